@@ -65,7 +65,7 @@ def choose_checkpoint(
     saved_over_by: gives another run that has saved to the same path since. is_strict: without one, nothing is started.
     """
     kept_checkpoints.reconcile(view, saved_over_by, say)
-    choice = checkpoints.choose(view.checkpoints, saved_over_by, view.run.sessions)
+    choice = checkpoints.choose(view.checkpoints, saved_over_by, lambda: view.run.sessions)
     for skipped, reason in choice.skipped:
         say(f"checkpoint {skipped.path} is skipped: {reason}")
         journal.append(CheckpointSkipped(at=datetime.now(timezone.utc), path=skipped.path, reason=reason))

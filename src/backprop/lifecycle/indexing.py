@@ -34,6 +34,7 @@ from backprop.store.index import (
 )
 from backprop.store.journal.entries import Refused
 from backprop.store.journal.file import Journal
+from backprop.store.journal.fold import RunReader
 from backprop.store.recorder import Recorder
 from backprop.store.rundir import RunDir
 
@@ -239,7 +240,8 @@ def _refresh(home: Home, index: Index, rundir: RunDir, say: Say, *, publish: boo
     except UnreadableError as error:
         return _Refreshed(_record_unreadable(index, rundir, str(error)))
     try:
-        recorder = Recorder(home, rundir, spec, journal, say).use(index)
+        reader = RunReader(rundir.journal_path, spec, index.folded(spec.id))
+        recorder = Recorder(home, rundir, spec, journal, say, reader=reader).use(index)
         recorder.output.look_for_checkpoints_in(functools.cache(lambda: _folders_of_trainer(rundir)))
         if recorder.read_run()[0].is_on_slurm:
             is_answered_for = _refresh_job(home, rundir, spec, journal, recorder, say, publish=publish)
@@ -343,9 +345,8 @@ def unknown_spec(run_id: str, created_at_unix_s: float, user: str) -> RunSpec:
 
 def _read_on(recorder: Recorder) -> None:
     """Store what a live run has written since: session after session, which is the order of its points."""
-    run, _ = recorder.read_run()
     stretches = 0
-    for session in run.sessions:
+    for session in recorder.output.sessions_to_read():
         at_s = session.trained_s(datetime.now(timezone.utc))
         while True:
             look = recorder.output.ingest(session.number, at_s, is_over=session.status.is_final)

@@ -82,7 +82,7 @@ class CheckpointChoice(Record, frozen=True):
 def choose(
     checkpoints: Sequence[Checkpoint],
     saved_over_by: Callable[[Checkpoint], str | None] = lambda _: None,
-    sessions: Sequence[Session] = (),
+    sessions: Callable[[], Sequence[Session]] = tuple,
 ) -> CheckpointChoice:
     """The latest valid training state that the script itself saved. checkpoints: oldest first.
 
@@ -90,11 +90,11 @@ def choose(
     session that had not read its checkpoint. Emergency checkpoints are never chosen: the script may not know how to
     load them. Reads every byte of the candidates.
 
-    saved_over_by: returns another run that has saved to the same path since. sessions: of the run.
+    saved_over_by: returns another run that has saved to the same path since. sessions: gives those of the run.
     """
-    was_read = {session.number: session.is_checkpoint_read for session in sessions}
     skipped: list[tuple[Checkpoint, str]] = []
     kept = [one for one in checkpoints if one.is_kept and problem(one.path, one.measure) is None]
+    was_read = {one.number: one.is_checkpoint_read for one in sessions()} if kept else {}
     for checkpoint in _preferred_first([checkpoint for checkpoint in checkpoints if not checkpoint.is_emergency]):
         reason = problem(checkpoint.path, checkpoint.measure)
         if reason is None and (other := saved_over_by(checkpoint)) is not None:

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -19,13 +20,14 @@ from backprop.store.curve_writer import CurveWriter
 from backprop.store.files import foreign_owner
 from backprop.store.home import Home, HomeBusyError, set_aside
 from backprop.store.index_reader import IndexReader
+from backprop.store.journal.fold import FoldedRun
 from backprop.store.metric_names import loss_rank
 from backprop.store.output.line_times import Timeline
 from backprop.store.output.protocol import Batch, ParamsGiven
 from backprop.store.rundir import NO_ROOM
 from backprop.store.usage.blocks import Total
 
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 10
 _SCHEMA_PATH = Path(__file__).with_name("schema.sql")
 
 # of SQLite, which has none of its own for a shared-memory file that finds no room; its codes come with Python 3.11
@@ -40,6 +42,7 @@ _NO_ROOM_WORDS = frozenset(
 
 _OF_A_RUN = (
     "records",
+    "packed",
     "annotations",
     "ends",
     "tails",
@@ -54,6 +57,13 @@ _OF_A_RUN = (
 )
 
 _encode = msgspec.json.Encoder().encode
+
+
+class SourceSizes(NamedTuple):
+    """How much the sessions of a run have written, from one number on."""
+
+    since: int
+    bytes: Mapping[tuple[int, Source], int]
 
 
 class IndexBrokenError(Exception):
@@ -153,16 +163,18 @@ class Index(IndexReader):
         with self._transaction():
             pass
 
-    def put_run(self, run: Run, journal_size: int) -> None:
+    def put_run(
+        self, run: Run, journal_size: int, checksum_of: Callable[[bytes, bytes], int | None] = lambda *_: None
+    ) -> None:
         """Store the state from the journal, unless more of the journal has been stored already.
 
         A run whose journal has grown is not whole any more: see `set_whole`.
+        checksum_of: see `FoldedRun`; None for a state that is not exactly what the journal gives.
         """
-        spec = run.spec
         with self._transaction():
-            stored_size = self.journal_size(spec.id)
+            stored_size = self.journal_size(run.spec.id)
             if stored_size is None or journal_size >= stored_size:
-                run_writer.put_state(self._db, run, journal_size)
+                run_writer.put_state(self._db, run, journal_size, checksum_of)
 
     def annotations_stamp(self, run_id: str) -> int:
         """Which files of annotations are stored: see `annotations.stamp`."""
@@ -203,28 +215,50 @@ class Index(IndexReader):
         ).fetchone()
         return row[0] if row else 0
 
-    def set_whole(self, run_id: str, journal_size: int, sizes: Mapping[tuple[int, Source], int]) -> bool:
+    def set_whole(self, run_id: str, journal_size: int, sizes: SourceSizes, whole_before: int) -> bool:
         """Say that all there is of a run is here; False where it is not.
 
-        journal_size: bytes of the journal of a run that has ended. sizes: of its sessions' sources, in bytes. What the
-        index has of a run holds for that file only, not for one that replaces it.
+        journal_size: bytes of the journal of a run that has ended. sizes: of its sessions' sources. What the index has
+        of a run holds for that file only, not for one that replaces it. whole_before: nobody need compare again what
+        the sessions before this number have written.
         """
         with self._transaction():
             if not self.has_output(run_id, sizes):
                 return False
             done = self._db.execute(
-                "UPDATE runs SET is_whole = 1 WHERE id = ? AND journal_size = ?", (run_id, journal_size)
+                "UPDATE runs SET is_whole = 1, whole_before = max(whole_before, ?) WHERE id = ? AND journal_size = ?",
+                (whole_before, run_id, journal_size),
             )
             return done.rowcount == 1
 
-    def has_output(self, run_id: str, sizes: Mapping[tuple[int, Source], int]) -> bool:
-        """Whether at least this many bytes of each source of its sessions are stored."""
-        stored = self.offsets(run_id)
-        return all(stored.get(key, 0) >= size for key, size in sizes.items())
+    def whole_before(self, run_id: str) -> int:
+        """All output of the sessions before this number is here."""
+        row = self._db.execute("SELECT whole_before FROM runs WHERE id = ?", (run_id,)).fetchone()
+        return row[0] if row else 1
 
-    def offsets(self, run_id: str) -> dict[tuple[int, Source], int]:
-        """How many bytes are stored of each source of its sessions."""
-        rows = self._db.execute("SELECT session, source, offset FROM tails WHERE run_id = ?", (run_id,))
+    def folded(self, run_id: str) -> FoldedRun | None:
+        """The stored state of a run, from which to continue reading its journal; None where it cannot be used so."""
+        row = self._db.execute(
+            "SELECT record, data, journal_size, runs.checksum FROM runs JOIN records ON records.run_id = id"
+            " LEFT JOIN packed ON packed.run_id = id WHERE id = ? AND runs.checksum IS NOT NULL",
+            (run_id,),
+        ).fetchone()
+        if row is None:
+            return None
+        record, packed, *rest = row
+        return FoldedRun(record, packed or b"", *rest)
+
+    def has_output(self, run_id: str, sizes: SourceSizes) -> bool:
+        """Whether at least this many bytes of each source of its sessions are stored, and all before these."""
+        stored = self.offsets(run_id, sizes.since)
+        is_whole_before = sizes.since <= self.whole_before(run_id)
+        return is_whole_before and all(stored.get(key, 0) >= size for key, size in sizes.bytes.items())
+
+    def offsets(self, run_id: str, since: int) -> dict[tuple[int, Source], int]:
+        """How many bytes are stored of each source of its sessions from this number on."""
+        rows = self._db.execute(
+            "SELECT session, source, offset FROM tails WHERE run_id = ? AND session >= ?", (run_id, since)
+        )
         return {(session, Source(source)): offset for session, source, offset in rows}
 
     def stored_bytes(self, run_id: str, *, before_session: int) -> int:
@@ -273,7 +307,7 @@ class Index(IndexReader):
         return True
 
     def add_usage(
-        self, run_id: str, session: int, start: int, end: int, totals: Mapping[str, Total], *, earlier_bytes: int
+        self, run_id: str, session: int, start: int, end: int, totals: Mapping[str, Total], *, earlier_bytes: int | None
     ) -> bool:
         """Store what bytes `start` to `end` of the session's usage file contain; as `add_output`."""
         with self._transaction():
@@ -312,7 +346,6 @@ class Index(IndexReader):
         return row[0] if row else None
 
     def set_seen_folder_ns(self, modified_ns: int) -> None:
-        """modified_ns: the modification time of the runs folder; all that was in it then is here."""
         self._db.execute("INSERT OR REPLACE INTO facts VALUES ('seen_folder_ns', ?)", (modified_ns,))
 
     def is_snapshot_due(self) -> bool:

@@ -20,8 +20,8 @@ class IndexConnection:
 
     def __init__(self, home: Home, rundir: RunDir, say: Say) -> None:
         self._home = home
-        self._rundir = rundir
-        self._say = say
+        self.rundir = rundir
+        self.say = say
         self._index: Index | None = None
         self._is_borrowed = False
         self.openings = 0  # how often a file was opened: a caller sees that it was replaced between two calls
@@ -41,11 +41,11 @@ class IndexConnection:
 
     def open(self) -> Index:
         """The index. Raises FileNotFoundError when the run was removed, else as `open_index`."""
-        if (self._index is None or self._index.is_replaced()) and not self._rundir.path.exists():
-            raise FileNotFoundError(self._rundir.path)  # a removed run must not be put into a new index
+        if (self._index is None or self._index.is_replaced()) and not self.rundir.path.exists():
+            raise FileNotFoundError(self.rundir.path)  # a removed run must not be put into a new index
         if self._index is None:
-            self._index = open_index(self._home, SUPERVISOR_BUSY_TIMEOUT_S, self._say)
-        elif not reopen_if_replaced(self._home, self._index, self._say):
+            self._index = open_index(self._home, SUPERVISOR_BUSY_TIMEOUT_S, self.say)
+        elif not reopen_if_replaced(self._home, self._index, self.say):
             return self._index
         self.openings += 1
         return self._index
@@ -67,7 +67,7 @@ class IndexConnection:
     def give_up(self, error: sqlite3.DatabaseError) -> None:
         """Set a damaged file aside, so that the next `open` creates another."""
         if self._index is not None:
-            set_aside_if_damaged(self._home, self._index, error, self._say)
+            set_aside_if_damaged(self._home, self._index, error, self.say)
             self.close()
 
     def close(self) -> None:

@@ -37,6 +37,7 @@ _STEPS = (
     "last_step, total_steps, unit, counted_step, counted_total, counted_unit, printed_step, printed_total, printed_unit"
 )
 
+_RECORDS = "runs JOIN records ON records.run_id = id LEFT JOIN packed ON packed.run_id = id"
 _HOUR_S = 3600.0
 _DECIMALS = 3  # of what is measured once a second: more would be noise
 _T = TypeVar("_T")
@@ -61,7 +62,6 @@ class IndexReader:
         return int(self._db.execute("SELECT count(*) FROM runs").fetchone()[0])
 
     def run_ids(self) -> set[str]:
-        """Ids of all runs."""
         return {row[0] for row in self._db.execute("SELECT id FROM runs")}
 
     def newest(self, limit: int) -> Iterator[RunView]:
@@ -72,13 +72,12 @@ class IndexReader:
     def runs_of_commit(self, commit: str, limit: int) -> Iterator[Run]:
         """The newest `limit` runs that executed this commit last, newest first."""
         rows = self._db.execute(
-            "SELECT record FROM runs JOIN records ON run_id = id WHERE commit_id = ? ORDER BY created_at DESC LIMIT ?",
+            f"SELECT record, data FROM {_RECORDS} WHERE commit_id = ? ORDER BY created_at DESC LIMIT ?",  # noqa: S608
             (commit, limit),
         )
-        return (decode_run(row[0]) for row in rows.fetchall())
+        return (_run(*row) for row in rows.fetchall())
 
     def newest_id(self) -> str | None:
-        """Id of the run that was created last; None where there is none."""
         row = self._db.execute("SELECT id FROM runs ORDER BY created_at DESC, id LIMIT 1").fetchone()
         return row[0] if row else None
 
@@ -127,14 +126,14 @@ class IndexReader:
         metrics: names of the metrics to summarize; None for all.
         """
         row = self._db.execute(
-            f"SELECT records.record, annotations.record, note_count, lost_count, {_STEPS}"  # noqa: S608  our own names
-            " FROM runs JOIN records ON records.run_id = id LEFT JOIN annotations ON annotations.run_id = id"
+            f"SELECT records.record, data, annotations.record, note_count, lost_count, {_STEPS}"  # noqa: S608  our own names
+            f" FROM {_RECORDS} LEFT JOIN annotations ON annotations.run_id = id"
             " WHERE id = ?",
             (run_id,),
         ).fetchone()
         if row is None:
             return None
-        record, annotations, note_count, lost_count, *steps = row
+        record, packed, annotations, note_count, lost_count, *steps = row
         kinds = (steps[:3], steps[3:6], steps[6:])
         last_step, total_steps, unit = next((kind for kind in kinds if kind[0] is not None), (None, None, None))
         if kinds[0][0] is None and kinds[1][0] is None and (total_steps or 0) < (last_step or 0):
@@ -142,7 +141,7 @@ class IndexReader:
         summaries = self._summaries(run_id, metrics)
         params = self.rows("SELECT name, value, is_default FROM params WHERE run_id = ? ORDER BY name", (run_id,))
         goals = self.rows("SELECT name, goal FROM goals WHERE run_id = ?", (run_id,))
-        run, run_dir = decode_run(record), self.path.parent / "runs" / run_id
+        run, run_dir = _run(record, packed), self.path.parent / "runs" / run_id
         return RunView(
             run=run,
             run_dir=str(run_dir),
@@ -206,10 +205,10 @@ class IndexReader:
     def runs_of_script(self, script: str, limit: int) -> list[tuple[Run, Usage]]:
         """The newest runs of a script that were measured, newest first, with what they used."""
         rows = self._db.execute(
-            "SELECT id, record FROM runs JOIN records ON run_id = id WHERE script = ? ORDER BY created_at DESC LIMIT ?",
+            f"SELECT id, record, data FROM {_RECORDS} WHERE script = ? ORDER BY created_at DESC LIMIT ?",  # noqa: S608
             (script, limit),
         )
-        found = ((decode_run(record), self._usage(run_id)) for run_id, record in rows.fetchall())
+        found = ((_run(record, packed), self._usage(run_id)) for run_id, record, packed in rows.fetchall())
         return [(run, usage) for run, usage in found if usage is not None]
 
     def _summaries(self, run_id: str, metrics: Collection[str] | None) -> dict[str, MetricSummary]:
@@ -289,9 +288,12 @@ def _in_order(sources: Iterable[Sequence[Checkpoint]]) -> Iterator[Checkpoint]:
     return heapq.merge(*sources, key=lambda checkpoint: checkpoint.measure.saved_at)
 
 
-def decode_run(record: bytes) -> Run:
+def _run(record: bytes, packed: bytes | None) -> Run:
     """A run from its stored record. Raises sqlite3.DatabaseError for a damaged one."""
-    return _decode(_run_decoder, record)
+    try:
+        return _decode(_run_decoder, record).joined(packed or b"")
+    except ValueError as error:
+        raise sqlite3.DatabaseError(f"a record in it is damaged: {error}") from error
 
 
 def _decode(decoder: "msgspec.json.Decoder[_T]", record: bytes) -> _T:

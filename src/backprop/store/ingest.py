@@ -5,14 +5,15 @@ Both may work at once: see store/index.py.
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
-from backprop.records import Checkpoint, Run, RunSpec, Say, Session, Source
-from backprop.store.index import Index
+from backprop.records import Checkpoint, Run, RunSpec, Session, Source
+from backprop.store.index import Index, SourceSizes
 from backprop.store.index_connection import IndexConnection
+from backprop.store.journal import file as journals
 from backprop.store.journal.entries import Entry
 from backprop.store.journal.file import Journal
 from backprop.store.output import protocol
@@ -20,7 +21,6 @@ from backprop.store.output.line_times import OffsetSample
 from backprop.store.output.tail import READ_BYTES, LineBlock, Tail, size_bytes
 from backprop.store.output_clocks import OutputClocks
 from backprop.store.reported_checkpoints import ReportedCheckpoints
-from backprop.store.rundir import RunDir
 from backprop.store.usage import blocks as usage_blocks
 
 _GROWTH = 3  # index and its log grow by at most so many bytes for a byte of output: 20 bytes a point, twice
@@ -45,32 +45,33 @@ class OutputIngest:
     def __init__(
         self,
         *,
-        rundir: RunDir,
         spec: RunSpec,
         journal: Journal,
         entries: Iterable[Entry],
+        unread_sessions: int,
         connection: IndexConnection,
-        say: Say,
         read_run: Callable[[], Run],
         store_run: Callable[[], bool],
     ) -> None:
-        """entries: those already in the journal. read_run: reads the run from it.
+        """entries: those that were read of the journal, without those of the sessions up to `unread_sessions`.
 
-        store_run: puts the run into the index; False when that failed.
+        read_run: reads the run from the journal. store_run: puts it into the index; False when that failed.
         """
-        self._rundir = rundir
+        self._rundir = connection.rundir
         self._spec = spec
         self._connection = connection
-        self._say = say
         self._read_run = read_run
         self._store_run = store_run
+        self._unread_sessions = unread_sessions  # what the journal says of their output is read when it is needed
         self._has_told_of_closed = False
         self._opening = 0  # number of the connection that the following is true of
         self._complete_before = 1  # the index has all output of the sessions before this one
         self._tails: dict[tuple[int, Source], Tail] = {}
-        self._stored: dict[tuple[int, Source], int] = {}  # bytes in the index when all sessions were last compared
+        # bytes in the index when the sessions were last compared, and of all sessions before those
+        self._stored = SourceSizes(1, {})
+        self._stored_before = 0
         self._delivered: dict[tuple[int, Source], int] = {}  # bytes of each source that a supervisor was given
-        self._clocks = OutputClocks(rundir, journal, entries)
+        self._clocks = OutputClocks(connection.rundir, journal, entries)
         self._reported = ReportedCheckpoints(spec, journal, entries, read_run)
 
     def look_for_checkpoints_in(self, folders: Callable[[], Sequence[str]]) -> None:
@@ -109,11 +110,16 @@ class OutputIngest:
         self._complete_before = max(session, self._complete_before)
         return None
 
+    def sessions_to_read(self) -> list[Session]:
+        """The sessions that the index may not have whole."""
+        since = self._connection.attempt(lambda: self._index().whole_before(self._spec.id), otherwise=1)
+        return list(self._read_run().sessions_since(since))
+
     def _unread_before(self, session: int) -> list[Session]:
         self._index()
         if session <= self._complete_before:
             return []
-        unread = self._unread(self._read_run(), self._rundir.source_sizes())
+        unread = self._unread(self.source_sizes())
         return [one for one in unread if self._complete_before <= one.number < session]
 
     def _ingest_sources(self, session: int, at_s: float, *, is_over: bool, is_supervisor: bool) -> IngestResult:
@@ -141,6 +147,8 @@ class OutputIngest:
         block = tail.read(is_over=is_over)
         if block is None:
             return IngestResult()
+        if session <= self._unread_sessions:
+            self._read_all_entries()
         if source is Source.USAGE:
             if not is_supervisor and not self._connection.has_room(index, _USAGE_GROWTH):
                 return _NOT_STORED
@@ -172,6 +180,13 @@ class OutputIngest:
             return IngestResult((batch,), is_behind=is_behind, checkpoints=reported)
         return IngestResult((batch,), self._is_known_elsewhere(index), checkpoints=reported)
 
+    def _read_all_entries(self) -> None:
+        """Learn what the journal says of the output of sessions that were folded before this object was made."""
+        entries, _ = journals.read(self._rundir.journal_path)
+        self._clocks.learn(entries)
+        self._reported.learn(entries)
+        self._unread_sessions = 0
+
     def _store_usage(self, index: Index, session: int, tail: Tail, block: LineBlock) -> IngestResult:
         """Store what a block of what the supervisor measured adds up to."""
         totals, earlier_bytes = usage_blocks.totals(block.data), self._earlier_bytes(session)
@@ -195,21 +210,20 @@ class OutputIngest:
             self._tails[key] = Tail(self._rundir.source_path(session, source), offset)
         return self._tails[key]
 
-    def _earlier_bytes(self, session: int) -> int:
-        """How many bytes of the earlier sessions the index must have."""
-        known = self._stored | {key: tail.offset for key, tail in self._tails.items()}
-        return sum(size for (number, _), size in known.items() if number < session)
+    def _earlier_bytes(self, session: int) -> int | None:
+        """How many bytes of the earlier sessions the index must have; None for a session of which it has all."""
+        since = self._stored.since
+        if session < since:
+            return None
+        known = {**self._stored.bytes, **{key: tail.offset for key, tail in self._tails.items()}}
+        return self._stored_before + sum(size for (number, _), size in known.items() if since <= number < session)
 
-    def ingest_all(self, sizes: Mapping[tuple[int, Source], int] | None = None) -> bool:
+    def ingest_all(self, sizes: SourceSizes | None = None) -> bool:
         """Store all output of all sessions; for a run whose trainer is gone. False when that must be tried again.
 
-        sizes: of all sources, where the caller has just looked.
+        sizes: where the caller has just looked.
         """
-
-        def find_unread() -> list[Session]:
-            return self._unread(self._read_run(), self.source_sizes() if sizes is None else sizes)
-
-        unread = self._connection.attempt(find_unread, otherwise=None)
+        unread = self._connection.attempt(lambda: self._unread(sizes or self.source_sizes()), otherwise=None)
         if unread is None:
             return False
         for session in unread:
@@ -221,31 +235,34 @@ class OutputIngest:
                     break
         return True
 
-    def is_stored(self, sizes: Mapping[tuple[int, Source], int]) -> bool:
+    def is_stored(self, sizes: SourceSizes) -> bool:
         """Whether the index still has what was stored: it may have been emptied or replaced since."""
         return self._connection.attempt(lambda: self._index().has_output(self._spec.id, sizes), otherwise=False)
 
-    def source_sizes(self) -> dict[tuple[int, Source], int]:
-        """Bytes of each source of each session. Says which are not to be read."""
-        numbers = {session.number for session in self._read_run().sessions}
+    def source_sizes(self) -> SourceSizes:
+        """Bytes of each source of the sessions that the index may not have whole. Says which are not to be read.
+
+        Raises as `IndexConnection.open`.
+        """
+        since = self._index().whole_before(self._spec.id)
+        numbers = [session.number for session in self._read_run().sessions_since(since)]
         closed: list[str] = []
-        sizes = {key: size for key, size in self._rundir.source_sizes(closed).items() if key[0] in numbers}
+        sizes = self._rundir.source_sizes(numbers, closed)
         if closed and not self._has_told_of_closed:
             self._has_told_of_closed = True
-            self._say(
+            self._connection.say(
                 f"warning: run {self._spec.id} is shown without what is in {', '.join(sorted(closed))}: "
                 f"another user owns it. To change that, as root: chown -R {os.geteuid()} {self._rundir.path}"
             )
-        return sizes
+        return SourceSizes(since, sizes)
 
-    def _unread(self, run: Run, sizes: Mapping[tuple[int, Source], int]) -> list[Session]:
+    def _unread(self, sizes: SourceSizes) -> list[Session]:
         """The sessions with output that the index does not have yet. Raises as `IndexConnection.open`."""
-        self._stored = stored = self._index().offsets(self._spec.id)
-        return [
-            session
-            for session in run.sessions
-            if any(sizes.get((session.number, each), 0) > stored.get((session.number, each), 0) for each in Source)
-        ]
+        index, since = self._index(), sizes.since
+        self._stored = stored = SourceSizes(since, index.offsets(self._spec.id, since))
+        self._stored_before = index.stored_bytes(self._spec.id, before_session=since)
+        behind = {key[0] for key, size in sizes.bytes.items() if size > stored.bytes.get(key, 0)}
+        return [session for session in self._read_run().sessions_since(since) if session.number in behind]
 
     def _index(self) -> Index:
         """The index. Raises as `IndexConnection.open`."""
@@ -258,5 +275,5 @@ class OutputIngest:
     def _forget_index(self) -> None:
         """The index was replaced, or another process has stored more: compare again what it has."""
         self._tails.clear()
-        self._stored.clear()
+        self._stored, self._stored_before = SourceSizes(1, {}), 0
         self._complete_before = 1

@@ -24,7 +24,7 @@ def reconcile(view: RunView, saved_over_by: SavedOverBy, say: Say) -> None:
     saved_over_by: returns another run that has saved to the same path since.
     """
     run_id = view.run.spec.id
-    newest: dict[str, Checkpoint | None] = {s.offered: None for s in view.run.sessions if s.offered}
+    newest: dict[str, Checkpoint | None] = dict.fromkeys(view.run.offered)
     newest |= {one.path: one for one in view.checkpoints if not one.is_emergency}
     for path, reported in newest.items():
         place = Path(os.path.realpath(path))

@@ -96,7 +96,7 @@ def unknown_sort_key(index: Index, views: Sequence[RunView], key: str) -> str | 
 def is_best_superseded(index: Index, view: RunView, name: str) -> bool:
     """Whether a later session trained the step of the best value again, so that no curve shows it."""
     found = best(view, name)
-    if found is None or len(view.run.sessions) < 2:
+    if found is None or view.run.session_count < 2:
         return False
     return found[0] not in curve(index, view, name, begin=found[1], end=found[1]).ys
 

@@ -6,16 +6,16 @@ not have in full. Both may work at once: see store/index.py. The output: store/i
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
-from backprop.records import Checkpoint, Run, RunSpec, RunView, Say, Source, Usage
+from backprop.records import Checkpoint, Run, RunSpec, RunView, Say, Usage
 from backprop.store import annotations, experiments_json
 from backprop.store.home import Home
-from backprop.store.index import Index
+from backprop.store.index import Index, SourceSizes
 from backprop.store.index_connection import IndexConnection
 from backprop.store.ingest import OutputIngest
 from backprop.store.journal.file import Journal
@@ -24,6 +24,7 @@ from backprop.store.rundir import RunDir
 
 Changed = Callable[[Run, int], None]
 
+_LATE = 10  # sessions whose output is looked at again, though it was stored to its end: a copy of it may have been late
 WHOLE_PATIENCE_S = 10.0  # how long a resume may wait for the index to be filled
 
 
@@ -31,9 +32,19 @@ class Recorder:
     """Records one run. Not safe for use from several threads."""
 
     def __init__(
-        self, home: Home, rundir: RunDir, spec: RunSpec, journal: Journal, say: Say, changed: Changed | None = None
+        self,
+        home: Home,
+        rundir: RunDir,
+        spec: RunSpec,
+        journal: Journal,
+        say: Say,
+        changed: Changed | None = None,
+        reader: RunReader | None = None,
     ) -> None:
-        """changed: called with the run and the size of its journal when its state is to be published."""
+        """changed: called with the run and the size of its journal when its state is to be published.
+
+        reader: of the same journal, which may have been read already.
+        """
         self._changed = changed
         self._home = home
         self._rundir = rundir
@@ -41,20 +52,20 @@ class Recorder:
         self._journal = journal
         self._say = say
         self._connection = IndexConnection(home, rundir, say)
-        self._reader = RunReader(rundir.journal_path, spec)
+        self._reader = RunReader(rundir.journal_path, spec) if reader is None else reader
         self._is_on_slurm = spec.slurm is not None  # as far as the journal was read
         self._snapshot_is_due = False
         self._recorded_bytes = 0  # of the journal
         self._annotated = 0  # stamp of the annotations that are recorded
         self._is_over = False  # as far as it is recorded
         self.is_state_stored = False  # in the index, at the last try
+        unread_sessions = 0 if reader is None else self.read_run()[0].newest_number
         self.output = OutputIngest(
-            rundir=rundir,
             spec=spec,
             journal=journal,
             entries=self._reader.read_new(),
+            unread_sessions=unread_sessions,
             connection=self._connection,
-            say=say,
             read_run=lambda: self.read_run()[0],
             store_run=lambda: self.record_state(publish=False),
         )
@@ -102,7 +113,8 @@ class Recorder:
         if reason is not None:
             run = msgspec.structs.replace(run, reason=reason)
         index = self._connection.open()
-        index.put_run(run, size)
+        is_exact = reason is None and not self._journal.unwritten
+        index.put_run(run, size, self._reader.checksum if is_exact else lambda *_: None)
         self._record_annotations(index)
         self._recorded_bytes, self._is_over = size, run.status.is_final and not self._journal.unwritten
         self.is_state_stored = True
@@ -131,7 +143,9 @@ class Recorder:
         False when the next command must try again; also when the journal lacks the end because the disk was full.
         """
         self.record_state(publish=False)  # first: there may be no room for the curves
-        sizes = self.output.source_sizes()
+        sizes = self._connection.attempt(self.output.source_sizes, otherwise=None)
+        if sizes is None:
+            return False
         has_output = self.output.ingest_all(sizes)
         is_stored = self.record_state(publish=True) if publish else self.is_state_stored
         is_complete = is_stored and has_output and self._is_over
@@ -153,7 +167,7 @@ class Recorder:
         except OSError:  # not known
             return True
 
-    def _set_whole(self, sizes: Mapping[tuple[int, Source], int], *, is_published: bool) -> bool:
+    def _set_whole(self, sizes: SourceSizes, *, is_published: bool) -> bool:
         """False when the index was replaced since the output was stored: the new one may have the run without it.
 
         is_published: the run's entry is in experiments.json; if not, the next rebuild of that file adds it.
@@ -161,7 +175,8 @@ class Recorder:
 
         def store() -> bool:
             index = self._connection.open()
-            if not index.set_whole(self._spec.id, self._recorded_bytes, sizes):
+            newest = sorted(session.number for session in self.read_run()[0].latest)[-_LATE:]
+            if not index.set_whole(self._spec.id, self._recorded_bytes, sizes, min(newest, default=1)):
                 return False
             if not is_published:
                 index.set_snapshot_due()
@@ -176,8 +191,8 @@ class Recorder:
         """
         give_up_at = time.monotonic() + patience_s
         while True:
-            sizes = self.output.source_sizes()
-            if self.record_state(publish=False) and self.output.ingest_all(sizes):
+            sizes = self._connection.attempt(self.output.source_sizes, otherwise=None)
+            if sizes is not None and self.record_state(publish=False) and self.output.ingest_all(sizes):
                 view = self.view()
                 if view is not None and self.output.is_stored(sizes):
                     return view

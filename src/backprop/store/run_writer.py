@@ -4,7 +4,8 @@ Called within the transaction that stores what they were read from.
 """
 
 import sqlite3
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -17,39 +18,55 @@ _MAX_WORDS = 4000  # characters that a search looks through
 _encode = msgspec.json.Encoder().encode
 
 
-def put_state(db: sqlite3.Connection, run: Run, journal_size: int) -> None:
-    """Store the state from the journal. journal_size: bytes of it that were read."""
+def put_state(
+    db: sqlite3.Connection, run: Run, journal_size: int, checksum_of: Callable[[bytes, bytes], int | None]
+) -> None:
+    """Store the state from the journal. journal_size: bytes of it that were read. checksum_of: see `Index.put_run`."""
     spec = run.spec
+    short, packed = run.split()
+    record = _encode(short)
     db.execute(
-        "INSERT INTO runs (id, name, status, created_at, elapsed_s, journal_size, words, commit_id, script)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
+        "INSERT INTO runs (id, name, status, created_at, elapsed_s, journal_size, words, commit_id, script,"
+        " checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
         " name = excluded.name, created_at = excluded.created_at,"  # it may not have been readable before
         " status = excluded.status, elapsed_s = excluded.elapsed_s, journal_size = excluded.journal_size,"
         " words = excluded.words, commit_id = excluded.commit_id, script = excluded.script,"
+        " checksum = excluded.checksum,"
         " is_whole = is_whole AND excluded.journal_size = journal_size",
         (
             spec.id,
             spec.name,
             run.status.value,
             spec.created_at.timestamp(),
-            sum(s.elapsed_s or 0.0 for s in run.sessions),
+            run.elapsed_s,
             journal_size,
             _words(run),
             None if run.code.git is None else run.code.git.commit,
             spec.script,
+            checksum_of(record, packed),
         ),
     )
     _put_end(db, run)
     params_writer.put_guess(db, run)
     put_goals(db, spec.id, spec.goals, is_asked=True)
-    db.execute("INSERT OR REPLACE INTO records VALUES (?, ?)", (spec.id, _encode(run)))
+    db.execute("INSERT OR REPLACE INTO records VALUES (?, ?)", (spec.id, record))
+    _put_packed(db, spec.id, packed)
+
+
+def _put_packed(db: sqlite3.Connection, run_id: str, packed: bytes) -> None:
+    checksum = zlib.crc32(packed)
+    row = db.execute("SELECT checksum FROM packed WHERE run_id = ?", (run_id,)).fetchone()
+    if not packed:
+        db.execute("DELETE FROM packed WHERE run_id = ?", (run_id,))
+    elif row is None or row[0] != checksum:
+        db.execute("INSERT OR REPLACE INTO packed VALUES (?, ?, ?)", (run_id, checksum, packed))
 
 
 def _put_end(db: sqlite3.Connection, run: Run) -> None:
     """Number the end of a run that has ended, unless it is the same as before."""
     if run.status.is_final:
         ended_at = None if run.ended_at is None else run.ended_at.timestamp()
-        end = (run.spec.id, len(run.sessions), ended_at)
+        end = (run.spec.id, run.session_count, ended_at)
         db.execute(
             "INSERT OR REPLACE INTO ends (run_id, sessions, ended_at) SELECT ?, ?, ?"
             " WHERE NOT EXISTS (SELECT 1 FROM ends WHERE run_id = ? AND sessions = ? AND ended_at IS ?)",

@@ -26,7 +26,7 @@ def run(status: Status = Status.COMPLETED, commit: str = "c", sha256: str = "s",
         script_sha256=sha256,
         code=CodeState(git=GitState(commit=commit, branch="b", dirty=False)),
     )
-    return Run(spec=msgspec.structs.replace(SPEC, **spec), status=status, sessions=(session,))
+    return Run(spec=msgspec.structs.replace(SPEC, **spec), status=status, latest=(session,))
 
 
 def past(earlier: Run, usage: Usage = USAGE) -> list[PastUse]:

@@ -42,7 +42,7 @@ class Model:
         ended_at = AT + timedelta(seconds=self.sessions[run_id]) if run_id in self.ended else None
         spec = msgspec.structs.replace(SPEC, id=run_id)
         self._journal_size += 1
-        run = Run(spec=spec, status=status, sessions=sessions, ended_at=ended_at)
+        run = Run(spec=spec, status=status, latest=sessions, ended_at=ended_at)
         self.index.put_run(run, self._journal_size)
 
     def begin(self, run_id: str) -> None:

@@ -18,7 +18,7 @@ def run(status: Status = Status.RUNNING, waiter: Waiter | None = None, **session
     last = Session(
         number=1, status=status, started_at=AT, timebox_s=60, grace_s=30, host="h", supervisor_pid=7, **session
     )
-    return Run(spec=SPEC, status=status, sessions=(last,), waiter=waiter)
+    return Run(spec=SPEC, status=status, latest=(last,), waiter=waiter)
 
 
 def test_who_supervises_a_run():

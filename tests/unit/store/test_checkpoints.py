@@ -576,7 +576,7 @@ def test_where_no_step_tells_the_newest_of_a_session_that_read_its_checkpoint_is
     (tmp_path / "later").write_bytes(b"weights")
     later = Checkpoint(path=str(tmp_path / "later"), step=None, session=session, measure=kept.measure)
     ran = session_record(Status.STOPPED, session, started_at=NOW, timebox_s=60, is_checkpoint_read=is_read)  # fmt: skip
-    choice = choose([kept, later], sessions=[ran])
+    choice = choose([kept, later], sessions=lambda: [ran])
     assert choice.checkpoint == (later if is_read else kept)
     why = f"session {session} was not seen to read its checkpoint, and no step shows that it came as far"
     assert choice.skipped == (() if is_read else ((later, why),))

@@ -53,7 +53,7 @@ def add(index: Index, run_id: str, output: bytes = b"", *, age_s: float = 0, **c
     )
     session = session_record(Status.COMPLETED, started_at=AT, host="here")
     ended_at = AT + timedelta(seconds=1.5)
-    index.put_run(Run(spec=spec, status=Status.COMPLETED, sessions=(session,), ended_at=ended_at), 1)
+    index.put_run(Run(spec=spec, status=Status.COMPLETED, latest=(session,), ended_at=ended_at), 1)
     batch = digest(output)
     measure = Measure(size_bytes=1, saved_at=AT)
     saved = [

@@ -41,7 +41,7 @@ def made(run_id: str = "run1", *, age_s: float = 0, status: Status = Status.RUNN
         **changes,
     )
     session = session_record(status, started_at=AT, host="here", elapsed_s=elapsed_s)
-    return Run(spec=spec, status=status, sessions=(session,))
+    return Run(spec=spec, status=status, latest=(session,))
 
 
 def output(*lines: dict[str, Any]) -> bytes:

@@ -30,7 +30,7 @@ def reconciled(
     told: list[str] = []
     offered = None if offered is None else str(offered)
     session = session_record(status, offered=offered, is_checkpoint_read=offered is not None)  # fmt: skip
-    run = Run(spec=SPEC, status=status, sessions=(session,))
+    run = Run(spec=SPEC, status=status, latest=(session,))
     kept_checkpoints.reconcile(RunView(run=run, run_dir="/d", checkpoints=checkpoints), lambda _: other, told.append)
     return told
 

@@ -44,7 +44,7 @@ def made(run_id: str, *, age_s: float = 0, status: Status = Status.RUNNING, elap
         "user": "me",
         "limits": LIMITS,
     }
-    return Run(spec=RunSpec(**{**fixed, **spec}), status=status, sessions=sessions)
+    return Run(spec=RunSpec(**{**fixed, **spec}), status=status, latest=sessions)
 
 
 def say(index: Index, run_id: str, *lines: dict[str, Any], session: int = 1, timeline: Timeline | None = None) -> None:

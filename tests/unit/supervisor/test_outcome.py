@@ -50,7 +50,7 @@ def filed(status: Status, exit_code: int | None = None, stopped_by: StopReason |
     session = session_record(status, started_at=AT, exit_code=exit_code, stopped_by=stopped_by)
     limits = LIMITS
     spec = RunSpec(id="r", command=("python",), cwd="/", created_at=AT, host="h", user="me", limits=limits)
-    return Run(spec=spec, status=status, sessions=() if status is Status.REFUSED else (session,))
+    return Run(spec=spec, status=status, latest=() if status is Status.REFUSED else (session,))
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def viewed(
     )
     summary = MetricSummary(count=1, last=9.0, last_step=1, least=loss, least_step=1, greatest=loss, greatest_step=1)
     return RunView(
-        run=Run(spec=spec, status=status, sessions=(session,)),
+        run=Run(spec=spec, status=status, latest=(session,)),
         run_dir=run_dir,
         summaries={} if loss is None else {"loss": summary, "foo": summary},
         metrics={} if loss is None else {"loss": 9.0, "foo": 9.0},

@@ -53,7 +53,7 @@ def test_of_many_sessions_the_newest():
     sessions = tuple(
         session_record(Status.TIMEBOXED, number, timebox_s=60.0, elapsed_s=60.0) for number in range(1, 1001)
     )
-    view = RunView(run=Run(spec=SPEC, status=Status.TIMEBOXED, sessions=sessions), run_dir="/r")
+    view = RunView(run=Run(spec=SPEC, status=Status.TIMEBOXED, latest=sessions), run_dir="/r")
     told = run_json.run_document(view, AT, lambda _: True)
     assert [one["number"] for one in told["sessions"]] == list(range(901, 1001))
     assert (told["session_count"], told["started_at"]) == (1000, AT)
@@ -83,9 +83,7 @@ def test_how_a_session_continued(session: dict[str, Any], resume: tuple[Any, ...
     """From where, whether that was read, and why not."""
     checkpoint = Checkpoint(path="/a", step=7, session=1, measure=Measure(size_bytes=0, saved_at=AT))
     one = msgspec.structs.replace(SESSION, **session)
-    view = RunView(
-        run=Run(spec=SPEC, status=Status.COMPLETED, sessions=(one,)), run_dir="/r", checkpoints=(checkpoint,)
-    )
+    view = RunView(run=Run(spec=SPEC, status=Status.COMPLETED, latest=(one,)), run_dir="/r", checkpoints=(checkpoint,))
     (document,) = run_json.run_document(view, AT, lambda _: True)["sessions"]
     found = document["resume"]
     assert (found and (found["from"], found["step"], found["was_read"], found["reason"])) == resume

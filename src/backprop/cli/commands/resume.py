@@ -35,6 +35,7 @@ from backprop.store.code import snapshot
 from backprop.store.home import Home
 from backprop.store.journal import file as journals
 from backprop.store.journal.entries import Submitted
+from backprop.store.journal.fold import FoldedRun, RunReader
 from backprop.store.rundir import LAST, RunDir
 from backprop.supervisor import command as commands
 
@@ -91,12 +92,14 @@ def resume(
     checked = load_config(home, flags, working_folder(), config_file)
     with open_caught_up(home) as index:
         views = choice.find(home, index)
+        folded = {view.run.spec.id: index.folded(view.run.spec.id) for view in views}
     of_one = {"--dry-run": dry_run, "--request-id": request_id, "-r/--resume-from": resume_from, "--script": script}
     if len(views) > 1 and (option := next((option for option, value in of_one.items() if value), None)):
         raise UsageError(f"{option} takes one RUN, not {len(views)}.")
     choice.confirm(views, "Resume")
     asked = _ResumeRequest(
         home=home,
+        folded=folded,
         checked=checked,
         flags=flags,
         arguments=arguments,
@@ -124,6 +127,7 @@ class _ResumeRequest(Record, frozen=True):
     """What the command line asks for each of its runs."""
 
     home: Home
+    folded: dict[str, FoldedRun | None]  # the stored state of each run, by its id
     checked: Loaded
     flags: dict[str, Any]
     arguments: list[str]  # after '--'
@@ -178,14 +182,16 @@ def _resume(asked: _ResumeRequest, view: RunView) -> None:
         return
     if view.run.status is Status.COMPLETED and not asked.is_again:
         _confirm_again(spec.id)
+    # as it is recorded: `view` has its name and settings of now
+    reader = RunReader(rundir.journal_path, rundir.read_spec(), asked.folded[spec.id])
     try:
         with home.changing():
-            journal = recovery.claim(home, view.run, say)
+            journal = recovery.claim(home, view.run, say, reader)
     except BusyError:
         _end_if_repeated(asked, run_state.look(home, view.run.spec).run)  # a command with the same request was faster
         raise
     owned_run.remember_notifications(rundir, checked.config.notify, say)
-    owned = owned_run.own(home, rundir, spec, journal, say, is_new=False)
+    owned = owned_run.own(home, rundir, spec, journal, say, is_new=False, reader=reader)
     with open_caught_up(home) as index:
         # the claim may have recorded the end of a dead session, and another process may be filling a new index
         found = owned.recorder.use(index).whole_view()
@@ -360,7 +366,7 @@ def _print_plan(asked: _ResumeRequest, spec: RunSpec, request: "Request", view: 
     if request.checkpoint is None and not asked.is_from_scratch:
         with open_caught_up(home) as index:
             saved_over_by = partial(index.saved_over_by, spec.id)
-            found = checkpoints.choose(view.checkpoints, saved_over_by, view.run.sessions).checkpoint
+            found = checkpoints.choose(view.checkpoints, saved_over_by, lambda: view.run.sessions).checkpoint
         if found is not None:
             request, step = msgspec.structs.replace(request, checkpoint=found.path), found.step
         elif asked.is_strict:

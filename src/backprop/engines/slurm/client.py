@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
+from backprop import host
 from backprop.engines.base import Phase
 from backprop.errors import BackpropError
 from backprop.records import Record
@@ -250,6 +251,8 @@ def _call(
         )
     except FileNotFoundError as error:
         raise SlurmError(f"{program} is not on PATH: no Slurm cluster is available on this machine.") from error
+    except OSError as error:
+        raise SlurmError(f"{program} {host.why_not_started(error)}.") from error
     with process:
         try:
             out, err = process.communicate(timeout=limit_s)

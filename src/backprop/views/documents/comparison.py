@@ -40,7 +40,7 @@ def _run_document(side: ComparedRun, comparison: Comparison) -> dict[str, Any]:
         "reason": run.reason,
         "created_at": spec.created_at,
         "elapsed_s": side.elapsed_s,
-        "sessions": len(run.sessions),
+        "sessions": run.session_count,
         "gpu_hours": side.gpu_hours,
         "last_step": side.view.last_step,
         "command": without_secrets(spec.command),
@@ -93,7 +93,7 @@ def comparison_rows(comparison: Comparison) -> Iterator[list[Cell]]:
 def _row(side: ComparedRun, comparison: Comparison, names: list[str]) -> list[Cell]:
     run, spec = side.view.run, side.view.run.spec
     row: list[Cell] = [spec.id, spec.name, run.status.value, spec.created_at.isoformat(), side.elapsed_s]
-    row += [len(run.sessions), side.gpu_hours, side.view.last_step, spec.host, spec.python]
+    row += [run.session_count, side.gpu_hours, side.view.last_step, spec.host, spec.python]
     git = run.code.git
     row += [None, None] if git is None else [git.commit, str(git.dirty).lower()]
     for name in names:

@@ -60,7 +60,7 @@ def run_document(view: RunView, now: datetime, is_valid: IsValid, *, is_whole: b
         "sessions": [
             _session(session, now, view.checkpoints) for session in run.sessions[0 if is_whole else -MAX_SESSIONS :]
         ],
-        "session_count": len(run.sessions),
+        "session_count": run.session_count,
         "last_step": view.last_step,
         "total_steps": view.total_steps,
         "step_unit": view.step_unit,

@@ -177,7 +177,7 @@ def _state_facts(comparison: Comparison, now: datetime, screen: Screen) -> Itera
         yield _Fact("why", [Cell(view.run.reason or _NONE) for view in views], 30)
     yield _Fact("age", [Cell(formatting.age(spec.created_at, now)) for spec in specs], 31)
     yield _Fact("time", [Cell(formatting.duration(side.elapsed_s)) for side in comparison.sides], 8)
-    yield _Fact("sessions", [Cell(str(len(view.run.sessions))) for view in views], 22)
+    yield _Fact("sessions", [Cell(str(view.run.session_count)) for view in views], 22)
     yield _Fact("gpu-hours", [Cell(formatting.number(side.gpu_hours)) for side in comparison.sides], 9)
     yield _Fact("step", [Cell(_NONE if view.last_step is None else str(view.last_step)) for view in views], 10)
     differing = [

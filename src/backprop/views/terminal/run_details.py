@@ -50,7 +50,7 @@ def run_details(  # noqa: PLR0913  what only the caller knows of the run
         ("folder", spec.cwd),
         ("python", spec.python or "-"),
         ("created", f"{spec.created_at.astimezone():%Y-%m-%d %H:%M:%S} by {spec.user} on {spec.host}"),
-        ("time", f"{formatting.duration(elapsed_s(view, now))} in {len(run.sessions)} session(s)"),
+        ("time", f"{formatting.duration(elapsed_s(view, now))} in {run.session_count} session(s)"),
     ]
     rows += _annotations(view.annotations)
     rows += _titled("code", _code(run.code))
@@ -140,8 +140,8 @@ def _code(code: CodeState) -> Iterator[str]:
 
 def _sessions(run: Run, now: datetime, *, is_whole: bool) -> Iterator[tuple[str, str]]:
     shown = run.sessions if is_whole else run.sessions[-_SESSIONS_SHOWN:]
-    if len(shown) < len(run.sessions):
-        yield "sessions", f"{len(run.sessions):,}; the latest (--all shows all):"
+    if len(shown) < run.session_count:
+        yield "sessions", f"{run.session_count:,}; the latest (--all shows all):"
     for session in shown:
         text = f"{session.status.value}, {formatting.duration(session_elapsed_s(session, now))} of "
         text += in_minutes(session.timebox_s)

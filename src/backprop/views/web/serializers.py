@@ -69,7 +69,7 @@ def row(index: Index, view: RunView, now: datetime) -> dict[str, Any]:
         "command": shortened(shown.command, _MAX_CELL),
         "is_going_on": not run.status.is_final,
         "can_resume": can_resume(run.status),
-        "sessions": len(run.sessions),
+        "sessions": run.session_count,
     }
 
 
