@@ -13,7 +13,7 @@ from backprop.records import Limits, RunSpec, Status
 from backprop.store import experiments_json
 from backprop.store.curve_writer import CHUNK_POINTS
 from backprop.store.home import Home
-from backprop.store.index import Index
+from backprop.store.index import Index, SourceSizes
 from backprop.store.journal.entries import Entry, SessionEnded, SessionStarted, TrainerLaunched
 from backprop.store.journal.fold import fold
 from backprop.store.output.protocol import Batch, Series
@@ -79,7 +79,7 @@ def fill(home: Home, run_count: int) -> None:
         entries = story(spec, number)
         size = write(home.rundir(spec.id), spec, entries)
         index.put_run(fold(spec, entries), size)
-        index.set_whole(spec.id, size, {})
+        index.set_whole(spec.id, size, SourceSizes(1, {}), 1)
         index.add_output(spec.id, 1, 0, 40, _batch(number, 1), ())
     index.set_seen_folder_ns(home.runs_path.stat().st_mtime_ns)
     experiments_json.rebuild(home, index, print)

@@ -9,8 +9,8 @@ from pathlib import Path
 from time import perf_counter
 
 from backprop.store.home import Home
-from backprop.store.ingest import Recorder
 from backprop.store.journal.file import Journal
+from backprop.store.recorder import Recorder
 from bench.measure import own_peak_rss_bytes
 
 
@@ -19,7 +19,7 @@ def main() -> None:
     rundir = home.rundir(sys.argv[2])
     recorder = Recorder(home, rundir, rundir.read_spec(), Journal(rundir.journal_path), print)
     began = perf_counter()
-    if not (recorder.record_state(publish=False) and recorder.record_output()):
+    if not (recorder.record_state(publish=False) and recorder.output.ingest_all()):
         sys.exit("the index could not take it")
     elapsed_s = perf_counter() - began
     peak_rss_bytes = own_peak_rss_bytes()

@@ -33,9 +33,9 @@ MODULES = {  # what is mutated: its functions and constants (all of them, if non
     "supervisor/stop_ladder.py": "",
     "store/output/protocol.py": "",
     "store/checkpoints.py": "",
-    "store/journal/fold.py": "fold _add_session _stand_in_line _end_without_a_session _change_session _pause_session "
-    "_continue_session _end_session gpu_counts",
-    "lifecycle/continuation.py": "Attempt after _after_failure _is_same_place _spent_s _backoff_s MAX_BACKOFF_S _WORTH_A_RETRY_S",
+    "store/journal/fold.py": "fold fold_on _add_session _enqueue _end_without_a_session _change_session _note_read "
+    "_note_request _pause_session _continue_session _end_session gpu_counts",
+    "lifecycle/continuation.py": "Attempt after _after_failure _is_same_place _used _backoff_s MAX_BACKOFF_S _WORTH_A_RETRY_S",
 }
 WORKERS = 2
 OPTIONS = ["-xq", "--assert=plain", "-pno:cacheprovider", "--hypothesis-seed=0", "--hypothesis-profile=mutation"]
@@ -87,8 +87,12 @@ def mutants(source: str, names: str) -> Iterator[tuple[int, str, str]]:
     """Line, what was changed there, and the whole module with it; each once."""
     tree = ast.parse(source)
     seen = {ast.unparse(tree)}
-    for top in tree.body:
-        name = getattr(top, "name", "") or "".join(map(ast.unparse, getattr(top, "targets", ())))
+    named = [
+        (getattr(top, "name", "") or "".join(map(ast.unparse, getattr(top, "targets", ()))), top) for top in tree.body
+    ]
+    if unknown := set(names.split()) - {name for name, _ in named}:
+        raise LookupError(f"there is no {', '.join(sorted(unknown))} to mutate")
+    for name, top in named:
         for line, parent, field, at, node in list(positions(top)) if not names or name in names.split() else ():
             shown = parent if isinstance(node, (ast.operator, ast.boolop, ast.cmpop)) else node
             for other in others_for(node):

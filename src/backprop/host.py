@@ -38,6 +38,7 @@ def name() -> str:
 
 
 def user() -> str:
+    """The name of the user that this process runs as; the number of one without an account."""
     try:
         return getpass.getuser().encode(errors="replace").decode()
     except (KeyError, OSError):  # a uid without an account, as in many containers

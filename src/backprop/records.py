@@ -4,15 +4,19 @@ Everything here is frozen and knows nothing of files, processes or clocks. Insid
 durations are seconds and instants are aware UTC datetimes; None means unknown or not applicable.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import Enum, IntEnum
+from itertools import chain
 from pathlib import PurePath
 from typing import Annotated, Any
 
 import msgspec
 
+from backprop.errors import BackpropError
+
 GB = 1_000_000_000  # bytes: powers of 1000, as in all settings and messages
+Say = Callable[[str], None]  # shows the user a message of one line
 
 
 class Status(str, Enum):
@@ -447,6 +451,49 @@ class Session(Record, frozen=True):
         return max(0.0, (until - self.training_since).total_seconds() - self.paused_s)
 
 
+_NOTHING = msgspec.Raw(b"null")
+_sessions_encoder = msgspec.json.Encoder()
+_sessions_decoder = msgspec.json.Decoder(tuple[Session, ...])
+
+
+class PackedSessions(Record, frozen=True):
+    """Successive sessions of a run as JSON, and what is asked of them often.
+
+    A run of thousands of sessions is read and stored again at each start of another: most of them as these bytes.
+    """
+
+    count: int
+    least_number: int
+    greatest_number: int
+    elapsed_s: float  # of all that have ended
+    offered: tuple[str, ...]  # checkpoints, each once
+    data: msgspec.Raw  # JSON on one line; `null` where it is kept elsewhere: see `Run.split`
+
+    @classmethod
+    def of(cls, sessions: tuple[Session, ...]) -> "PackedSessions":
+        """sessions: at least one."""
+        numbers = [session.number for session in sessions]
+        return cls(
+            count=len(sessions),
+            least_number=min(numbers),
+            greatest_number=max(numbers),
+            elapsed_s=sum(session.elapsed_s or 0.0 for session in sessions),
+            offered=tuple(dict.fromkeys(session.offered for session in sessions if session.offered is not None)),
+            data=msgspec.Raw(_sessions_encoder.encode(sessions)),
+        )
+
+    def unpacked(self) -> tuple[Session, ...]:
+        """Raises BackpropError where the index, which does not look into them, is damaged there."""
+        try:
+            return _sessions_decoder.decode(self.data)
+        except ValueError as error:
+            raise BackpropError(f"the index is damaged ({error}); to make it anew: backprop reindex") from error
+
+    def may_have(self, number: int) -> bool:
+        """False where no session has this number."""
+        return self.least_number <= number <= self.greatest_number
+
+
 class Waiter(Record, frozen=True):
     """Who stands in line for a run's next session."""
 
@@ -466,11 +513,57 @@ class Run(Record, frozen=True):
 
     spec: RunSpec
     status: Status
-    sessions: tuple[Session, ...] = ()
+    earlier: tuple[PackedSessions, ...] = ()
+    latest: tuple[Session, ...] = ()  # the sessions after those
     reason: str | None = None
     ended_at: datetime | None = None
     waiter: Waiter | None = None  # while it is queued
     dequeued_by: StopReason | None = None  # who ended it while it was queued for a session, if anyone
+
+    def split(self) -> "tuple[Run, bytes]":
+        """The run without what its packs hold, which changes with every 64th session only, and that."""
+        emptied = tuple(msgspec.structs.replace(pack, data=_NOTHING) for pack in self.earlier)
+        return msgspec.structs.replace(self, earlier=emptied), b"\n".join(bytes(pack.data) for pack in self.earlier)
+
+    def joined(self, packed: bytes) -> "Run":
+        """The whole run of what `split` gave. Raises ValueError where one does not belong to the other."""
+        lines = packed.split(b"\n") if packed else []
+        packs = zip(self.earlier, lines, strict=True)
+        filled = tuple(msgspec.structs.replace(pack, data=msgspec.Raw(line)) for pack, line in packs)
+        return msgspec.structs.replace(self, earlier=filled) if filled else self
+
+    @property
+    def sessions(self) -> tuple[Session, ...]:
+        """All of them, oldest first. Decodes those that are packed: what needs a few takes less from below."""
+        if not self.earlier:
+            return self.latest
+        return (*(session for pack in self.earlier for session in pack.unpacked()), *self.latest)
+
+    def sessions_since(self, number: int) -> tuple[Session, ...]:
+        """The sessions with this number or a greater one."""
+        packs = (pack.unpacked() for pack in self.earlier if pack.greatest_number >= number)
+        return tuple(session for part in (*packs, self.latest) for session in part if session.number >= number)
+
+    @property
+    def first_session(self) -> Session | None:
+        if self.earlier:
+            return self.earlier[0].unpacked()[0]
+        return self.latest[0] if self.latest else None
+
+    @property
+    def session_count(self) -> int:
+        return sum(pack.count for pack in self.earlier) + len(self.latest)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Training time of the sessions that have ended."""
+        return sum(pack.elapsed_s for pack in self.earlier) + sum(one.elapsed_s or 0.0 for one in self.latest)
+
+    @property
+    def offered(self) -> list[str]:
+        """The checkpoints that its sessions were to continue from, each once."""
+        packed = (path for pack in self.earlier for path in pack.offered)
+        return list(dict.fromkeys([*packed, *(one.offered for one in self.latest if one.offered is not None)]))
 
     @property
     def stopped_by(self) -> StopReason | None:
@@ -507,7 +600,7 @@ class Run(Record, frozen=True):
     @property
     def newest_number(self) -> int:
         """Of its sessions, in the order in which they were begun; 0 before the first."""
-        return max((session.number for session in self.sessions), default=0)
+        return max([0, *(pack.greatest_number for pack in self.earlier), *(one.number for one in self.latest)])
 
     def has_session_for(self, request_id: str) -> bool:
         """Whether a session that was asked for by this id has started, or is queued."""
@@ -516,12 +609,14 @@ class Run(Record, frozen=True):
 
     @property
     def last_session(self) -> Session | None:
-        return self.sessions[-1] if self.sessions else None
+        return self.latest[-1] if self.latest else None
 
     @property
     def code(self) -> CodeState:
         """What was executed last; before that, and in older records, what was submitted."""
-        recorded = (session.code for session in reversed(self.sessions) if session.code is not None)
+        packed = (session for pack in reversed(self.earlier) for session in reversed(pack.unpacked()))
+        newest_first = chain(reversed(self.latest), packed)
+        recorded = (session.code for session in newest_first if session.code is not None)
         return next(recorded, None) or CodeState(git=self.spec.git, patch="code.patch", notes=self.spec.code_notes)
 
 

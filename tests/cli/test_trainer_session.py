@@ -14,7 +14,7 @@ from tests.conftest import HANG_S, Runs, wait_for
 
 # the smallest framework there could be, with its hook: steps of `step_s`, saves of `save_s`
 LOOP = """
-    from _backprop_trainer import link as links
+    from _backprop_trainer import link as links, step_reports
 
     link = links.current()
     start = 0
@@ -35,7 +35,7 @@ LOOP = """
         with link.training("loop"):
             for step in range(start + 1, steps + 1):
                 time.sleep(step_s)
-                link.log(step, {"loss": 1 / step}, total_steps=steps)
+                link.steps.log(step, {"loss": 1 / step}, total_steps=steps)
                 wish = link.at_step_end(step)
                 if wish.save or wish.stop:
                     save(step, save_s)
@@ -371,10 +371,10 @@ def test_a_loop_within_a_loop_keeps_quiet(runs: Runs):
 
 # twelve steps of 0.4 s, by a clock of its own; metrics of the sixth alone
 RARE_LOGS = """
-    from _backprop_trainer import link as links
+    from _backprop_trainer import link as links, step_reports
 
     now = time.monotonic()
-    links.monotonic = lambda: now
+    links.monotonic = step_reports.monotonic = lambda: now
     link = links.current()
 
     def steps():
@@ -394,7 +394,7 @@ def test_a_step_is_known_each_second_though_metrics_are_rare(runs: Runs):
         for step in steps():
             link.at_step_end(step, total_steps=12)
             if step == 6:
-                link.log(step, {"loss": 0.5})
+                link.steps.log(step, {"loss": 0.5})
     """
     )
     assert runs.call("run", "train.py", "--run-id", "r").returncode == 0
@@ -413,7 +413,7 @@ def test_the_last_step_is_known(runs: Runs, ending: str, counted: bool, told: li
     runs.script(
         RARE_LOGS
         + f"""
-    links.STEP_EVERY_S = 100
+    step_reports.STEP_EVERY_S = 100
     with link.training("loop"):
         for step in range(1, 9):
             link.at_step_end(step, is_counted={counted})
@@ -431,7 +431,7 @@ def test_the_last_step_of_each_loop_is_known(runs: Runs):
     runs.script(
         RARE_LOGS
         + """
-    links.STEP_EVERY_S = 100
+    step_reports.STEP_EVERY_S = 100
     for last in (8, 5):
         with link.training("loop"):
             for step in range(1, last + 1):
@@ -447,7 +447,7 @@ def test_the_step_of_a_stop_is_known_though_metrics_are_rare(runs: Runs):
     runs.script(
         LOOP
         + """
-    links.STEP_EVERY_S = 1e9
+    step_reports.STEP_EVERY_S = 1e9
     with link.training("loop"):
         link.at_step_end(1)
         print("waits", flush=True)
@@ -489,7 +489,7 @@ def test_what_was_told_is_kept_when_the_supervisor_is_killed(runs: Runs):
         LOOP
         + """
     for step in range(1, 20_001):
-        link.log(step, {"a": step})
+        link.steps.log(step, {"a": step})
         print(json.dumps({"step": step, "b": step}), flush=True)
     print("all", flush=True)
     time.sleep(60)
@@ -516,7 +516,7 @@ def test_all_ranks_do_the_same_at_the_same_step(runs: Runs, stop_at: int):
 
         def train(rank, barrier, steps):
             os.environ |= {{"RANK": str(rank), "WORLD_SIZE": "3"}}
-            from _backprop_trainer import link as links
+            from _backprop_trainer import link as links, step_reports
             from _backprop_trainer.step_agreement import StepRequest
             link = links.current()
             step = 0
@@ -525,7 +525,7 @@ def test_all_ranks_do_the_same_at_the_same_step(runs: Runs, stop_at: int):
                 barrier.wait(240)  # gradients are exchanged
                 time.sleep(random.random() / 100)
                 wish = link.agreement.agree(step, StepRequest(stop=rank == 0 and step >= {stop_at}))
-                link.log(step, {{"loss": 1}})
+                link.steps.log(step, {{"loss": 1}})
                 if wish.stop:
                     break
             steps[rank] = step

@@ -81,7 +81,7 @@ def test_what_makes_no_sense(graded: Runs):
         (("plain", "group=plain"), 2, "belongs to 'plain' and to 'group=plain'"),
         (("plain", "nope"), 3, "no run and no group named 'nope'"),
         (("plain", "group=x"), 2, "no run matches"),
-        (("plain", "tuned", "--metric", "elo"), 2, "which values of 'elo' are better? Say --goal max:elo"),
+        (("plain", "tuned", "--metric", "elo"), 2, "to say it: --goal max:elo"),
         (("plain", "tuned", "--metric", "accurac"), 2, "no run has a metric 'accurac'"),
         (("plain", "tuned", "--margin", "-1"), 2, "invalid --margin '-1'"),
     ):

@@ -544,6 +544,39 @@ def test_a_process_that_cannot_be_started_is_said_in_one_line(runs: Runs, option
 
 
 @needs_root
+def test_the_completion_script_needs_no_process(runs: Runs):
+    """click asks bash for its version, and warns of an old one; where it cannot, the script is printed all the same."""
+    done = call_with_processes(runs, 1, "completion", "bash")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == runs.call("completion", "bash").stdout
+
+
+@needs_root
+@pytest.mark.parametrize(
+    "words",
+    [
+        "sweep train.py --goal min:loss --param lr=0.1,0.2 --budget 1",
+        "run --on slurm -- true",
+        "export r --to csv -",
+        "status",
+        "list",
+    ],
+)
+def test_no_command_ends_in_a_traceback_where_no_process_can_be_started(runs: Runs, words: str):
+    """Whatever it would start: a trial, a tool of Slurm's, git."""
+    runs.script("print(1)")
+    sbatch = runs.work / "sbatch"
+    sbatch.write_text("#!/bin/sh\n")
+    sbatch.chmod(0o755)
+    runs.environment["PATH"] = f"{runs.work}:{runs.environment['PATH']}"
+    done = call_with_processes(runs, 1, *words.split())
+    assert "Traceback" not in done.stderr
+    if words.startswith(("sweep", "run")):
+        assert "cannot be started: Resource temporarily unavailable (see ulimit -u)" in done.stderr
+        assert done.returncode != 0
+
+
+@needs_root
 def test_doctor_says_what_it_cannot_check_where_no_process_can_be_started(runs: Runs):
     """Each check is a process of its own."""
     done = call_with_processes(runs, 1, "doctor")

@@ -26,9 +26,9 @@ from backprop.lifecycle import catalog, recovery
 from backprop.records import Checkpoint, Measure, Run, RunView, Status, Ticket
 from backprop.store import checkpoints, experiments_json, filters, query
 from backprop.store.home import Home
-from backprop.store.ingest import Recorder
 from backprop.store.journal.entries import SessionEnded, SessionStarted
 from backprop.store.journal.file import Journal
+from backprop.store.recorder import Recorder
 from backprop.views.terminal import run_details
 from tests.conftest import Runs
 from tests.records import AT, SPEC

@@ -21,13 +21,14 @@ from backprop.cli.commands import resume as resume_command
 from backprop.cli.commands import wait as wait_command
 from backprop.errors import BusyError, ConfigError, NoSuchRunError
 from backprop.lifecycle import catalog, indexing
-from backprop.records import Limits, RunSpec, Status
+from backprop.records import RunSpec, Status
 from backprop.store.home import Home
 from backprop.store.index import Index
-from backprop.store.ingest import Recorder
 from backprop.store.journal.entries import SessionEnded, SessionStarted
 from backprop.store.journal.file import Journal
+from backprop.store.recorder import Recorder
 from tests.conftest import HANG_S, Runs, wait_for
+from tests.records import LIMITS
 from tests.web.conftest import Server
 
 AT = datetime(2026, 1, 2, tzinfo=timezone.utc)
@@ -220,7 +221,7 @@ def test_stop_reaches_a_run_whose_home_became_read_only(runs: Runs, words: tuple
 def test_points_keep_their_order_in_an_index_that_was_emptied_meanwhile(runs: Runs):
     """A recorder in the middle of session 2 brings session 1 first, as when `reindex` works beside a live supervisor."""
     home = Home(runs.home)
-    limits = Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0)
+    limits = LIMITS
     spec = RunSpec(
         id="r", command=("x",), cwd=str(runs.work), created_at=AT, host="here", user="me", limits=limits
     )  # fmt: skip
@@ -241,7 +242,7 @@ def test_points_keep_their_order_in_an_index_that_was_emptied_meanwhile(runs: Ru
     recorder = Recorder(home, rundir, spec, journal, print)
     recorder.record_state(publish=False)
     for _ in range(3):
-        recorder.ingest(2, 1.0)
+        recorder.output.ingest(2, 1.0)
     other = Index(home.index_path, 10)
     run, size = recorder.read_run()
     other.remove("r")
@@ -249,7 +250,7 @@ def test_points_keep_their_order_in_an_index_that_was_emptied_meanwhile(runs: Ru
     with rundir.out_path(2).open("a") as output:
         output.write('{"step": 3, "value": 30}\n')
     for _ in range(5):
-        recorder.ingest(2, 1.0)
+        recorder.output.ingest(2, 1.0)
     view = other.get("r")
     assert view is not None
     assert (view.last_step, view.metrics, view.summaries["value"].count) == (3, {"value": 30.0}, 3)
@@ -475,7 +476,7 @@ def test_a_home_that_becomes_read_only_while_a_session_begins(runs: Runs):
     program = textwrap.dedent(
         """
         import errno, os, sys
-        from backprop.store.ingest import Recorder
+        from backprop.store.recorder import Recorder
         begin = Recorder.begin
         def refuse(self):
             if b"session_started" in self._rundir.journal_path.read_bytes():

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from backprop.records import Limits, RunSpec, SlurmRequest, Status
-from backprop.store import ingest
+from backprop.records import RunSpec, SlurmRequest, Status
+from backprop.store import recorder as module
 from backprop.store.home import Home
 from backprop.store.index import open_index
-from backprop.store.ingest import Recorder
 from backprop.store.journal.entries import SessionEnded, SessionStarted
 from backprop.store.journal.file import Journal
+from backprop.store.recorder import Recorder
 from tests.conftest import HANG_S, Runs
+from tests.records import LIMITS
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
-LIMITS = Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0)
 SPEC = RunSpec(
     id="r", command=("python", "x.py"), cwd="/", created_at=AT, host="h", user="u", limits=LIMITS, slurm=SlurmRequest()
 )
@@ -55,7 +55,7 @@ class Job:
 def settle_while(home: Home, journal: Journal, reached: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """`Recorder.finish`, telling at each place that it has been reached."""
     recorder = Recorder(home, home.rundir("r"), SPEC, journal, print)
-    record, unmark, compare = recorder.record_state, home.mark_refreshed, ingest._size_at_server
+    record, unmark, compare = recorder.record_state, home.mark_refreshed, module._size_at_server
 
     def store(**words: bool) -> bool:
         try:
@@ -76,7 +76,7 @@ def settle_while(home: Home, journal: Journal, reached: Callable[[str], None], m
 
     monkeypatch.setattr(recorder, "record_state", store)
     monkeypatch.setattr(home, "mark_refreshed", settle)
-    monkeypatch.setattr(ingest, "_size_at_server", look)
+    monkeypatch.setattr(module, "_size_at_server", look)
     reached("before")
     recorder.finish(publish=False)
     recorder.close()

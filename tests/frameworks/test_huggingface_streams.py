@@ -8,23 +8,23 @@ from tests.frameworks.conftest import FrameworkRuns
 # a training that is stopped after certain steps and goes on each time, in the same process: `cut_and_resumed`
 TRAININGS = """
     import contextlib, itertools, json, random, tempfile, torch, transformers
-    from _backprop_trainer import link as links
+    from _backprop_trainer import link as links, step_reports
     from torch.utils.data import IterableDataset
 
     link = links.current()
     link.is_stop_requested = lambda: True  # by the supervisor, and not by a signal
     summaries = []
     steps = []  # reported without metrics
-    links.STEP_EVERY_S = 0  # each of them
+    step_reports.STEP_EVERY_S = 0  # each of them
 
     def log(step, metrics, total_steps=None):
-        link._reported_step = step
+        link.steps._reported = step
         if not metrics:
             steps.append((step, total_steps))
         elif "train_loss" in metrics:
             summaries.append(metrics)
 
-    link.log = log
+    link.steps.log = log
 
     class Net(torch.nn.Module):
         def __init__(self):

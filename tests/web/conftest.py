@@ -10,13 +10,13 @@ from urllib.parse import urlencode, urlsplit
 
 import pytest
 
-from backprop.records import Limits
 from backprop.store.home import Home
 from backprop.store.index import Index
 from backprop.views.web.index_pool import IndexPool
 from backprop.views.web.poller import Poller
 from backprop.views.web.services import MachineReading, Services
 from tests.conftest import HANG_S, Runs, wait_for
+from tests.records import LIMITS
 
 MakePoller = Callable[[Services], Poller]
 
@@ -179,5 +179,5 @@ def services_of(
         def read_machine(self) -> MachineReading:
             raise AssertionError("no test reads the machine here")
 
-    limits = Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0)
+    limits = LIMITS
     return Partial(home=home, limits=limits, gpu_probe="none", folders=(), say=print)

@@ -183,6 +183,23 @@ def metrics_message(views: Sequence[RunView]) -> str:
     return f"Available: {', '.join(cut(formatting.name(name), _NAME_WIDTH) for name in names[:_NAMES_SHOWN])}{more}."
 
 
+def known_goal(name: str, views: Sequence[RunView]) -> "Goal":
+    """Which values of a metric are better, as these runs have it. Raises UsageError where that is not known."""
+    from backprop.store import metric_names
+
+    goal = metric_names.common_goal(name, views)
+    if goal is None:
+        raise UsageError(_not_known(name, name))
+    return goal
+
+
+def _not_known(names: str, example: str) -> str:
+    return (
+        f"no best value of {names}: it is not known whether greater or smaller is better; "
+        f"to say it: --goal max:{example}, or min:"
+    )
+
+
 def say_without_goal(names: Collection[str], views: Sequence[RunView]) -> None:
     """Say of which of these metrics it is not known which values are better, so that none is called best."""
     from backprop.store import metric_names
@@ -192,10 +209,7 @@ def say_without_goal(names: Collection[str], views: Sequence[RunView]) -> None:
     unknown = [cut(formatting.name(name), _NAME_WIDTH) for name in metric_names.without_goal(names, views)]
     if unknown:
         more = f" and {len(unknown) - _GOALS_SHOWN} more" if len(unknown) > _GOALS_SHOWN else ""
-        say(
-            f"no best value of {', '.join(unknown[:_GOALS_SHOWN])}{more}: "
-            f"it is not known whether greater or smaller is better; to say it: --goal max:{unknown[0]}, or min:"
-        )
+        say(_not_known(", ".join(unknown[:_GOALS_SHOWN]) + more, unknown[0]))
 
 
 def failure_of(rundir: RunDir, session: Session | None) -> "Traceback | None":

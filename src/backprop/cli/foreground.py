@@ -22,9 +22,11 @@ class Foreground:
         self._line = QueueStatusLine()
 
     def waits(self, reason: str) -> None:
+        """Show what the run is queued for."""
         self._line.show(f"run {self._spec.id} queued: {reason}")
 
     def begins(self, plan: "SessionPlan") -> "Terminal":
+        """A session starts; what is returned observes it."""
         from backprop.views.terminal.live_line import Terminal
 
         self._line.end()
@@ -33,11 +35,13 @@ class Foreground:
         return self._terminal
 
     def ended(self, outcome: "Outcome") -> None:
+        """Show how a session ended."""
         if self._terminal is not None:
             self._terminal.close()
         say_end(self._owned, outcome.session)
         say_failure(self._owned.rundir, outcome.session, is_seen=True)
 
     def message(self, text: str) -> None:
+        """Show a message on a line of its own."""
         self._line.end()
         say(text)

@@ -35,6 +35,7 @@ class QueueStatusLine:
         self._shown_words = ""
 
     def show(self, text: str) -> None:
+        """Show this in the place of what was shown before."""
         if self._is_terminal:
             line = f"backprop: {printable(text)}"[: shutil.get_terminal_size().columns - 1]
             print(f"\r\x1b[2K{line}", end="", file=sys.stderr, flush=True)
@@ -62,14 +63,17 @@ def start_line(spec: RunSpec, timebox_s: float, began_at: datetime, gpus: Sequen
 
 
 def planned_start_line(spec: RunSpec, plan: "SessionPlan") -> str:
+    """The message when a session starts that is about to."""
     return start_line(spec, plan.limits.timebox_s, datetime.now(timezone.utc), plan.gpus or ())
 
 
 def say_start(spec: RunSpec, plan: "SessionPlan") -> None:
+    """Show that message."""
     say(planned_start_line(spec, plan))
 
 
 def say_end(owned: "OwnedRun", session: Session) -> None:
+    """Show how a session ended, and how to continue."""
     spec, view = owned.spec, owned.recorder.view()
     message = f"run {spec.id} {session.status.value} after {formatting.duration(session.elapsed_s)}"
     if view is not None and view.last_step is not None:
@@ -88,6 +92,7 @@ def say_end(owned: "OwnedRun", session: Session) -> None:
 
 
 def print_document(owned: "OwnedRun") -> None:
+    """Print a run as JSON, as far as its record is known. Raises OSError."""
     from backprop.views.documents import run_json
 
     document = run_json.run_document(owned.recorder.newest_view(), datetime.now(timezone.utc), is_valid)
@@ -95,6 +100,7 @@ def print_document(owned: "OwnedRun") -> None:
 
 
 def print_documents(runs: "Sequence[OwnedRun]", *, is_full: bool) -> None:
+    """The same for several runs, in an array. is_full: with all fields."""
     from backprop.views.documents import run_json
 
     now = datetime.now(timezone.utc)

@@ -259,6 +259,10 @@ def check_for_engine(flags: dict[str, Any], *, is_for_slurm: bool) -> None:
 
 
 def load_config(home: Home, flags: dict[str, Any], folder: Path, config_file: Path | None) -> Loaded:
+    """The settings in force, from flags, environment and files. Raises UsageError or ConfigError.
+
+    flags: as `settings_of` gives them. folder: where the search for a file begins, upwards. config_file: of --config.
+    """
     if config_file is not None and not config_file.is_file():
         raise UsageError(f"--config {config_file}: no such file.")
     for name, near in misspelt(os.environ).items():
@@ -273,6 +277,7 @@ def load_config(home: Home, flags: dict[str, Any], folder: Path, config_file: Pa
 
 
 def request_of(settings: config.Config, limits: Limits, checkpoint: str | None) -> "Request":
+    """What is asked of the sessions of a run. checkpoint: offered to the first of them."""
     from backprop.lifecycle.owned_run import Request
 
     return Request(
@@ -286,6 +291,7 @@ def request_of(settings: config.Config, limits: Limits, checkpoint: str | None) 
 
 
 def forced_checkpoint(path: str) -> str:
+    """The absolute path of a checkpoint that the user named; a warning if it is not valid. Raises UsageError."""
     from backprop.store import checkpoints
 
     check_text(path, "-r/--resume-from")

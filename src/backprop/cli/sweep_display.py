@@ -24,11 +24,13 @@ class SweepDisplay:
         self._drawn_at = float("-inf")
 
     def event(self, text: str) -> None:
+        """Show what has happened, on a line of its own."""
         self.close()
         say(text)
         self._drawn_at = float("-inf")
 
     def looked(self, standing: "Standing", budget: "Budget") -> None:
+        """Draw the table anew in a terminal, once a second at most."""
         if not self._is_terminal or time.monotonic() - self._drawn_at < _REDRAW_EVERY_S:
             return
         from backprop.views.terminal import sweep_table

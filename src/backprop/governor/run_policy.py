@@ -122,7 +122,7 @@ class State(Record, frozen=True):
     save_asked_at: float | None = None
 
 
-class Verdict(Record, frozen=True):
+class PolicyDecision(Record, frozen=True):
     """What to do, why, and from which figures."""
 
     action: Action = Action.NONE
@@ -136,7 +136,7 @@ def hard_ram_limit_bytes(limit_bytes: int) -> int:
     return limit_bytes + max(round(limit_bytes * HEADROOM), MIN_HEADROOM_BYTES)
 
 
-def judge(limits: Limits, state: State, sample: Sample) -> tuple[State, Verdict]:
+def judge(limits: Limits, state: State, sample: Sample) -> tuple[State, PolicyDecision]:
     """Returns the state for the next sample, and the verdict on this one."""
     kept = tuple(s for s in state.samples if sample.at - s.at <= KEEP_SAMPLES_S)
     state = msgspec.structs.replace(
@@ -148,21 +148,21 @@ def judge(limits: Limits, state: State, sample: Sample) -> tuple[State, Verdict]
             state = msgspec.structs.replace(state, save_asked_at=sample.at)
         if verdict.action is not Action.NONE:
             return state, verdict
-    return state, Verdict()
+    return state, PolicyDecision()
 
 
 # -- the session's own use
 
 
-def _own_ram(limits: Limits, _: State, sample: Sample) -> Verdict:
+def _own_ram(limits: Limits, _: State, sample: Sample) -> PolicyDecision:
     limit, used = limits.ram_limit_bytes, sample.tree_ram_bytes
     if limit is None or used is None or used <= limit:
-        return Verdict()
+        return PolicyDecision()
     hard = hard_ram_limit_bytes(limit)
     figures = {"tree_ram_bytes": used, "ram_limit_bytes": limit, "hard_ram_limit_bytes": hard}
     message = f"its processes hold {used / GB:.2f} GB of RAM (--ram-limit {limit / GB:g})"
     action = Action.KILL if used > hard else Action.STOP
-    return Verdict(action=action, reason=message, figures=figures, is_over_own_limit=True)
+    return PolicyDecision(action=action, reason=message, figures=figures, is_over_own_limit=True)
 
 
 def _over_vram_since(limits: Limits, before: Mapping[str, float], sample: Sample) -> dict[str, float]:
@@ -174,19 +174,19 @@ def _over_vram_since(limits: Limits, before: Mapping[str, float], sample: Sample
     return over
 
 
-def _own_vram(limits: Limits, state: State, sample: Sample) -> Verdict:
+def _own_vram(limits: Limits, state: State, sample: Sample) -> PolicyDecision:
     for gpu in sample.gpus or ():
         since = state.over_vram_since.get(gpu.uuid)
         if since is not None and sample.at - since >= VRAM_PATIENCE_S:
             used, limit = sample.tree_vram_bytes[gpu.uuid], vram_limit_bytes(limits, gpu) or 0
-            return Verdict(
+            return PolicyDecision(
                 action=Action.STOP,
                 reason=f"it has held {used / GB:.1f} GB of GPU {gpu.index} for {sample.at - since:.0f} s "
                 f"(--gpu-memory-limit {limit / GB:.1f} GB)",
                 figures={"gpu": gpu.uuid, "tree_vram_bytes": used, "vram_limit_bytes": limit},
                 is_over_own_limit=True,
             )
-    return Verdict()
+    return PolicyDecision()
 
 
 # -- resources of the machine
@@ -206,10 +206,10 @@ def time_to_exhaustion_s(free: Sequence[tuple[float, float]]) -> float | None:
     return max(0.0, free[-1][1]) / -slope if slope < 0 else None
 
 
-def _machine_ram(_: Limits, state: State, sample: Sample) -> Verdict:
+def _machine_ram(_: Limits, state: State, sample: Sample) -> PolicyDecision:
     available, total = sample.ram_available_bytes, sample.ram_total_bytes
     if available is None or not total or not sample.is_biggest or available > total * _RAM_LOW:
-        return Verdict()
+        return PolicyDecision()
     figures: dict[str, Any] = {
         "ram_available_bytes": available,
         "ram_total_bytes": total,
@@ -217,7 +217,7 @@ def _machine_ram(_: Limits, state: State, sample: Sample) -> Verdict:
     }
     left = f"{available / GB:.2f} GB of RAM are left"
     if available < total * _RAM_CRITICAL and (sample.tree_ram_bytes or 0) > total / 10:
-        return Verdict(action=Action.KILL, reason=f"{left}, and this run holds the most", figures=figures)
+        return PolicyDecision(action=Action.KILL, reason=f"{left}, and this run holds the most", figures=figures)
     values = [
         (s.at, s.ram_available_bytes)
         for s in state.samples
@@ -226,7 +226,7 @@ def _machine_ram(_: Limits, state: State, sample: Sample) -> Verdict:
     return _forecast(state, sample, values, left, figures, 2 * sample.save_s + 3.0)
 
 
-def _machine_disk(_: Limits, state: State, sample: Sample) -> Verdict:
+def _machine_disk(_: Limits, state: State, sample: Sample) -> PolicyDecision:
     for folder, free in sample.disk_free_bytes.items():
         if free < _DISK_LOW_BYTES:
             values = [
@@ -239,7 +239,7 @@ def _machine_disk(_: Limits, state: State, sample: Sample) -> Verdict:
             verdict = _forecast(state, sample, values, left, figures, 2 * sample.save_s + 10.0)
             if verdict.action is not Action.NONE:
                 return verdict
-    return Verdict()
+    return PolicyDecision()
 
 
 def _forecast(
@@ -249,59 +249,59 @@ def _forecast(
     left: str,
     figures: dict[str, Any],
     need_s: float,
-) -> Verdict:
+) -> PolicyDecision:
     """SAVE when at this rate twice the needed time is left; STOP when no more than the needed time is.
 
     left: how much is left, in words. need_s: seconds to react to a stop and to save, with a margin.
     """
     if len(values) < _MIN_SAMPLES:
-        return Verdict()
+        return PolicyDecision()
     left_s = time_to_exhaustion_s(values)
     if left_s is None or left_s > 2 * need_s:
-        return Verdict()
+        return PolicyDecision()
     figures = {**figures, "forecast_s": left_s, "save_s": sample.save_s}
     message = f"{left}, at this rate for {left_s:.0f} s more"
     if left_s <= need_s:
-        return Verdict(action=Action.STOP, reason=message, figures=figures)
+        return PolicyDecision(action=Action.STOP, reason=message, figures=figures)
     if state.save_asked_at is not None and sample.at - state.save_asked_at < _SAVE_AGAIN_S:
-        return Verdict()
-    return Verdict(action=Action.SAVE, reason=message, figures=figures)
+        return PolicyDecision()
+    return PolicyDecision(action=Action.SAVE, reason=message, figures=figures)
 
 
 # -- pauses
 
 
-def _heat(limits: Limits, _: State, sample: Sample) -> Verdict:
+def _heat(limits: Limits, _: State, sample: Sample) -> PolicyDecision:
     hottest = max((gpu for gpu in sample.gpus or () if gpu.temp_c is not None), key=_temp_c, default=None)
     limit = limits.gpu_max_temp_c
     if Pauser.GOVERNOR not in sample.pauses.reasons:
         if hottest is None or _temp_c(hottest) <= limit:
-            return Verdict()
+            return PolicyDecision()
         return _verdict_on_heat(Action.PAUSE, hottest, f"GPU {hottest.index} is at {_temp_c(hottest):g} °C", limit)
     if hottest is None:
-        return Verdict(action=Action.CONTINUE, reason="the temperature cannot be read any more")
+        return PolicyDecision(action=Action.CONTINUE, reason="the temperature cannot be read any more")
     message = f"GPU {hottest.index} is at {_temp_c(hottest):g} °C"
     if _temp_c(hottest) <= limit - COOLER_BY_C:
         return _verdict_on_heat(Action.CONTINUE, hottest, message, limit)
     paused_s = sample.pauses.limited.elapsed_s(sample.at)
     if paused_s >= limits.max_pause_s:
         return _verdict_on_heat(Action.STOP, hottest, f"{message} after {paused_s / 60:.3g} min of pause", limit)
-    return Verdict()
+    return PolicyDecision()
 
 
-def _long_pause(limits: Limits, _: State, sample: Sample) -> Verdict:
+def _long_pause(limits: Limits, _: State, sample: Sample) -> PolicyDecision:
     paused_s = sample.pauses.limited.elapsed_s(sample.at)
     if Pauser.USER not in sample.pauses.reasons or paused_s < limits.max_pause_s:
-        return Verdict()
+        return PolicyDecision()
     message = f"it was paused for {paused_s / 60:.3g} min in all (--max-pause-minutes {limits.max_pause_s / 60:g})"
     figures = {"paused_s": paused_s, "max_pause_s": limits.max_pause_s}
-    return Verdict(action=Action.STOP, reason=message, figures=figures)
+    return PolicyDecision(action=Action.STOP, reason=message, figures=figures)
 
 
 def _temp_c(gpu: Gpu) -> float:
     return gpu.temp_c or 0.0
 
 
-def _verdict_on_heat(action: Action, gpu: Gpu, message: str, limit_c: float) -> Verdict:
+def _verdict_on_heat(action: Action, gpu: Gpu, message: str, limit_c: float) -> PolicyDecision:
     figures = {"gpu": gpu.uuid, "temp_c": gpu.temp_c, "gpu_max_temp_c": limit_c}
-    return Verdict(action=action, reason=f"{message} (limit {limit_c:g})", figures=figures)
+    return PolicyDecision(action=action, reason=f"{message} (limit {limit_c:g})", figures=figures)

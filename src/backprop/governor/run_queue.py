@@ -37,10 +37,12 @@ class QueueEntry(Record, frozen=True):
 
     @property
     def is_waiting(self) -> bool:
+        """Whether it waits for a slot."""
         return self.ticket is not None and not self.ticket.is_running
 
     @property
     def holds_a_slot(self) -> bool:
+        """Whether it counts as active; one that cannot be read does."""
         return not self.is_waiting
 
 

@@ -38,6 +38,7 @@ class Decision(Record, frozen=True):
 
     @property
     def is_admitted(self) -> bool:
+        """Whether the session may start."""
         return self.reason is None
 
 

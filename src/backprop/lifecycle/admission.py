@@ -34,9 +34,9 @@ from backprop.governor.run_queue import (
 from backprop.governor.start_policy import Decision, Obstacle
 from backprop.records import Limits, MachineState, Record, Run, RunSpec, Status, StopReason, Ticket, Usage
 from backprop.store.home import Home
-from backprop.store.ingest import Recorder
 from backprop.store.journal.entries import Admitted, MoveRequested, Queued, Refused, StopRequested
 from backprop.store.journal.file import Journal
+from backprop.store.recorder import Recorder
 from backprop.supervisor.outcome import exit_code_of
 from backprop.supervisor.process.launch import RUN_DIR_VARIABLE
 from backprop.supervisor.signals import Signals

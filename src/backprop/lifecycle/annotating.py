@@ -8,11 +8,10 @@ from datetime import datetime, timedelta, timezone
 
 from backprop import host
 from backprop.errors import BackpropError, NoSuchRunError
-from backprop.records import Annotations
+from backprop.records import Annotations, Say
 from backprop.store import annotations
 from backprop.store.annotations import Annotation, Kind
 from backprop.store.home import Home
-from backprop.store.ingest import Say
 
 
 def make(changes: Iterable[tuple[Kind, str]]) -> list[Annotation]:

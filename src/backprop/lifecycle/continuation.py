@@ -50,7 +50,7 @@ class Attempt(Record, frozen=True):
         return self.status is Status.FAILED or self.is_over_own_limit
 
 
-class Kind(Enum):
+class NextAction(Enum):
     """What follows a session."""
 
     END = "end"
@@ -61,7 +61,7 @@ class Kind(Enum):
 class Next(Record, frozen=True):
     """What follows a session, and a message about it."""
 
-    kind: Kind = Kind.END
+    kind: NextAction = NextAction.END
     message: str | None = None
     delay_s: float = 0.0
     timebox_s: float = 0.0
@@ -75,7 +75,7 @@ def after(request: Request, attempts: Sequence[Attempt]) -> Next:
         if used_up >= request.sessions:
             return Next()
         message = f"session {used_up + 1} of {request.sessions}"
-        return Next(kind=Kind.TIMEBOX, message=message, timebox_s=request.limits.timebox_s)
+        return Next(kind=NextAction.TIMEBOX, message=message, timebox_s=request.limits.timebox_s)
     if last.is_failure and request.retries and last.exit_code != ExitCode.NOT_EXECUTED:
         return _after_failure(request, attempts)
     return Next()
@@ -94,7 +94,7 @@ def _after_failure(request: Request, attempts: Sequence[Attempt]) -> Next:
         return Next(message="no time left in its timebox for a retry")
     delay_s = _backoff_s(attempts)
     message = f"retry {used + 1} of {request.retries} in {delay_s:g} s, with {left_s:.0f} s left in its timebox"
-    return Next(kind=Kind.RETRY, message=message, delay_s=delay_s, timebox_s=left_s)
+    return Next(kind=NextAction.RETRY, message=message, delay_s=delay_s, timebox_s=left_s)
 
 
 def _is_same_place(one: Attempt, other: Attempt) -> bool:

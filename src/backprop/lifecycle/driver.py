@@ -16,18 +16,18 @@ import msgspec
 from backprop import host
 from backprop.governor.run_queue import RunQueue
 from backprop.lifecycle.admission import Admission, Application, Grant, NotAdmitted, surrounding_run
-from backprop.lifecycle.continuation import Attempt, Kind, Next, after
+from backprop.lifecycle.continuation import Attempt, Next, NextAction, after
 from backprop.lifecycle.owned_run import OwnedRun, Request, notify_end
 from backprop.records import (
     Checkpoint,
     Limits,
     RunSpec,
     RunView,
+    Say,
     with_step,
 )
 from backprop.store import checkpoints, kept_checkpoints
 from backprop.store.code import snapshot
-from backprop.store.ingest import Say
 from backprop.store.journal.entries import CheckpointSkipped, NotContinued, Refused
 from backprop.store.journal.file import Journal
 from backprop.supervisor import command
@@ -39,10 +39,17 @@ from backprop.supervisor.signals import Signals
 class RunObserver(Protocol):
     """Observes the sessions of a run. Called between sessions, except for what `begins` returns."""
 
-    def waits(self, reason: str) -> None: ...
-    def begins(self, plan: SessionPlan) -> Observer: ...
-    def ended(self, outcome: Outcome) -> None: ...
-    def message(self, text: str) -> None: ...
+    def waits(self, reason: str) -> None:
+        """A session is queued, for this reason now. Called whenever that changes."""
+
+    def begins(self, plan: SessionPlan) -> Observer:
+        """A session is about to start; what is returned observes it."""
+
+    def ended(self, outcome: Outcome) -> None:
+        """It has ended, and is recorded."""
+
+    def message(self, text: str) -> None:
+        """Anything else that the user should know, in one line."""
 
 
 def choose_checkpoint(
@@ -58,7 +65,7 @@ def choose_checkpoint(
     saved_over_by: gives another run that has saved to the same path since. is_strict: without one, nothing is started.
     """
     kept_checkpoints.reconcile(view, saved_over_by, say)
-    choice = checkpoints.choose(view.checkpoints, saved_over_by, view.run.sessions)
+    choice = checkpoints.choose(view.checkpoints, saved_over_by, lambda: view.run.sessions)
     for skipped, reason in choice.skipped:
         say(f"checkpoint {skipped.path} is skipped: {reason}")
         journal.append(CheckpointSkipped(at=datetime.now(timezone.utc), path=skipped.path, reason=reason))
@@ -121,7 +128,7 @@ class RunDriver:
                 return self._give_up(outcome, error)
             attempts.append(self._attempt(outcome))
             following = after(self._request, attempts)
-            if following.kind is Kind.END:
+            if following.kind is NextAction.END:
                 return self._end(outcome, following)
             view = self._owned.recorder.whole_view()
             if view is None:  # from the beginning, or from an old checkpoint, would be worse than not at all
@@ -133,7 +140,7 @@ class RunDriver:
             )
             checkpoint = None if chosen is None else chosen.path
             limits = msgspec.structs.replace(limits, timebox_s=following.timebox_s)
-            if following.kind is Kind.TIMEBOX:
+            if following.kind is NextAction.TIMEBOX:
                 only_once = ()
 
     def _admit(self, limits: Limits, following: Next) -> Grant | NotAdmitted:

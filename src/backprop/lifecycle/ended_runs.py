@@ -18,7 +18,7 @@ from backprop.store.index import Index
 _CURSOR = re.compile(r"([0-9a-f]{1,8})\.(\d{1,18})")
 
 
-class Standing(Enum):
+class EndStatus(Enum):
     """What a recorded end of a run amounts to now."""
 
     ENDED = "ended"
@@ -34,7 +34,7 @@ class EndedRuns(NamedTuple):
     undecided: list[str]
 
 
-def take(ends: Sequence[tuple[int, str]], after: int, standing: Callable[[str], Standing]) -> EndedRuns:
+def take(ends: Sequence[tuple[int, str]], after: int, standing: Callable[[str], EndStatus]) -> EndedRuns:
     """What has ended of these ends, each with its number in ascending order, all greater than `after`.
 
     Stops before the first that is not decided, so that the next call begins with it.
@@ -42,10 +42,10 @@ def take(ends: Sequence[tuple[int, str]], after: int, standing: Callable[[str], 
     ids: list[str] = []
     for place, (number, run_id) in enumerate(ends):
         found = standing(run_id)
-        if found is Standing.UNDECIDED:
+        if found is EndStatus.UNDECIDED:
             return EndedRuns(ids, after, [run_id for _, run_id in ends[place:]])
         after = number
-        if found is Standing.ENDED:
+        if found is EndStatus.ENDED:
             ids.append(run_id)
     return EndedRuns(ids, after, [])
 
@@ -53,14 +53,14 @@ def take(ends: Sequence[tuple[int, str]], after: int, standing: Callable[[str], 
 def since(home: Home, index: Index, after: int, chosen: Mapping[str, RunView], say: Callable[[str], None]) -> EndedRuns:
     """The chosen runs that have ended since that number."""
 
-    def standing(run_id: str) -> Standing:
+    def standing(run_id: str) -> EndStatus:
         view = chosen.get(run_id)
         if view is None or not view.run.status.is_final:
-            return Standing.NO_NEWS
+            return EndStatus.NO_NEWS
         if not home.rundir(run_id).path.exists():
-            return Standing.ENDED
+            return EndStatus.ENDED
         is_held = indexing.refresh(home, index, home.rundir(run_id), say)
-        return Standing.UNDECIDED if is_held else Standing.ENDED
+        return EndStatus.UNDECIDED if is_held else EndStatus.ENDED
 
     return take(index.ends_after(after), after, standing)
 

@@ -19,7 +19,7 @@ from backprop import engines
 from backprop.engines.base import Observation, Phase
 from backprop.errors import BackpropError, NoRoomError
 from backprop.lifecycle import recovery
-from backprop.records import Limits, Run, RunSpec, Status
+from backprop.records import Limits, Run, RunSpec, Say, Status
 from backprop.store import experiments_json, legacy_import
 from backprop.store.files import UnreadableError, unreadable
 from backprop.store.home import Home, HomeBusyError
@@ -32,11 +32,13 @@ from backprop.store.index import (
     reopen_if_replaced,
     set_aside_if_damaged,
 )
-from backprop.store.ingest import VIEWER_BUSY_TIMEOUT_S, Recorder, Say
 from backprop.store.journal.entries import Refused
 from backprop.store.journal.file import Journal
+from backprop.store.journal.fold import RunReader
+from backprop.store.recorder import Recorder
 from backprop.store.rundir import RunDir
 
+VIEWER_BUSY_TIMEOUT_S = 10.0
 VIEW_PATIENCE_S = 3.0  # how long a view lets an orphaned trainer finish its save
 _MANY = 20
 _MAX_REPLACEMENTS = 5  # of the index during one catch-up
@@ -238,8 +240,9 @@ def _refresh(home: Home, index: Index, rundir: RunDir, say: Say, *, publish: boo
     except UnreadableError as error:
         return _Refreshed(_record_unreadable(index, rundir, str(error)))
     try:
-        recorder = Recorder(home, rundir, spec, journal, say).use(index)
-        recorder.look_for_checkpoints_in(functools.cache(lambda: _folders_of_trainer(rundir)))
+        reader = RunReader(rundir.journal_path, spec, index.folded(spec.id))
+        recorder = Recorder(home, rundir, spec, journal, say, reader=reader).use(index)
+        recorder.output.look_for_checkpoints_in(functools.cache(lambda: _folders_of_trainer(rundir)))
         if recorder.read_run()[0].is_on_slurm:
             is_answered_for = _refresh_job(home, rundir, spec, journal, recorder, say, publish=publish)
             return _Refreshed(is_answered_for, recorder.is_state_stored)
@@ -342,12 +345,11 @@ def unknown_spec(run_id: str, created_at_unix_s: float, user: str) -> RunSpec:
 
 def _read_on(recorder: Recorder) -> None:
     """Store what a live run has written since: session after session, which is the order of its points."""
-    run, _ = recorder.read_run()
     stretches = 0
-    for session in run.sessions:
+    for session in recorder.output.sessions_to_read():
         at_s = session.trained_s(datetime.now(timezone.utc))
         while True:
-            look = recorder.ingest(session.number, at_s, is_over=session.status.is_final)
+            look = recorder.output.ingest(session.number, at_s, is_over=session.status.is_final)
             stretches += len(look.batches)
             if not look.is_stored or stretches >= _LIVE_STRETCHES:
                 return

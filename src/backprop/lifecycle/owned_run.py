@@ -11,13 +11,15 @@ from backprop.records import (
     Record,
     Revision,
     RunSpec,
+    Say,
 )
 from backprop.store.annotations import Annotation
 from backprop.store.annotations import write as write_annotation
 from backprop.store.code import snapshot
 from backprop.store.home import Home
-from backprop.store.ingest import Recorder, Say
 from backprop.store.journal.file import Journal
+from backprop.store.journal.fold import RunReader
+from backprop.store.recorder import Recorder
 from backprop.store.rundir import RunDir
 
 if TYPE_CHECKING:
@@ -37,13 +39,21 @@ class OwnedRun:
 
 
 def own(
-    home: Home, rundir: RunDir, spec: RunSpec, journal: Journal, say: Say, *, is_new: bool, is_in_job: bool = False
+    home: Home,
+    rundir: RunDir,
+    spec: RunSpec,
+    journal: Journal,
+    say: Say,
+    *,
+    is_new: bool,
+    is_in_job: bool = False,
+    reader: RunReader | None = None,
 ) -> OwnedRun:
-    """The run whose journal this process has just locked. is_in_job: see `Notifier`."""
+    """The run whose journal this process has just locked. is_in_job: see `Notifier`. reader: see `Recorder`."""
     notifier = _notifier(home, rundir, is_in_job=is_in_job)
     changed = None if notifier is None else notifier.changed
     # as it is recorded: what this session is to execute instead counts when it begins
-    recorder = Recorder(home, rundir, rundir.read_spec(), journal, say, changed)
+    recorder = Recorder(home, rundir, rundir.read_spec(), journal, say, changed, reader)
     return OwnedRun(home, rundir, spec, journal, recorder, is_new)
 
 

@@ -10,14 +10,13 @@ from backprop import engines, host
 from backprop.engines.base import Phase
 from backprop.errors import BusyError
 from backprop.lifecycle import continuation
-from backprop.records import Run, RunSpec, Session, Status
+from backprop.records import Run, RunSpec, Say, Session, Status
 from backprop.store.files import foreign_owner
 from backprop.store.home import Home
-from backprop.store.ingest import Say
 from backprop.store.journal import file as journals
 from backprop.store.journal.entries import Entry, Refused, SessionEnded, Submitted, TrainerLaunched
 from backprop.store.journal.file import Journal
-from backprop.store.journal.fold import fold
+from backprop.store.journal.fold import RunReader, fold
 from backprop.store.rundir import RunDir
 
 if TYPE_CHECKING:
@@ -102,12 +101,14 @@ def _elapsed_s(rundir: RunDir, session: Session) -> float:
     return session.trained_s(datetime.fromtimestamp(last, timezone.utc))
 
 
-def claim(home: Home, run: Run, say: Say) -> Journal:
+def claim(home: Home, run: Run, say: Say, reader: RunReader | None = None) -> Journal:
     """The run's journal, locked for this process, with nothing left running. Raises BusyError.
 
     run: as it was when the user decided. BusyError where another process runs it now, or has done so since.
+    reader: of its journal, where the caller has one.
     """
     rundir = home.rundir(run.spec.id)
+    reader = RunReader(rundir.journal_path, run.spec) if reader is None else reader
     journal = Journal(rundir.journal_path)
     deadline = time.monotonic() + CLAIM_PATIENCE_S
     while not journal.try_lock():
@@ -115,7 +116,7 @@ def claim(home: Home, run: Run, say: Say) -> Journal:
             journal.close()
             raise BusyError(busy_message(run))
         time.sleep(0.02)
-    now = fold(run.spec, journals.read(rundir.journal_path)[0])
+    now, _ = reader.read()
     is_readable = run.status is not Status.UNREADABLE
     if (
         is_readable and now.is_on_slurm and not now.status.is_final
@@ -124,8 +125,8 @@ def claim(home: Home, run: Run, say: Say) -> Journal:
         raise BusyError(busy_message(now))
     if not now.status.is_final and reconcile(rundir, run.spec, journal, None, say):
         notify_end(home, rundir, run.spec)
-        now = fold(run.spec, journals.read(rundir.journal_path)[0])
-    if is_readable and len(now.sessions) != len(run.sessions):
+        now, _ = reader.read()
+    if is_readable and now.session_count != run.session_count:
         journal.close()
         raise BusyError(f"run {run.spec.id} has just been resumed by another process.")
     journal.forget_requests()

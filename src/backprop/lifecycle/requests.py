@@ -19,10 +19,9 @@ from backprop.engines.base import Phase
 from backprop.errors import BackpropError, BusyError, NoRoomError, NoSuchRunError, UsageError
 from backprop.lifecycle import indexing, recovery
 from backprop.lifecycle.run_state import RunState, SupervisorInfo, current_supervisor, look, wait_for
-from backprop.records import Pauser, Run, RunSpec, StopReason
+from backprop.records import Pauser, Run, RunSpec, Say, StopReason
 from backprop.store.holder import signal_holder
 from backprop.store.home import Home
-from backprop.store.ingest import Say
 from backprop.store.journal.entries import (
     MoveRequested,
     PauseRequested,
@@ -253,7 +252,7 @@ def call(home: Home, words: Sequence[str], cwd: str, **variables: str) -> Called
     variables: of its environment, besides those of this process.
 
     For a command that starts a run in the background: it blocks until the trainer is launched, or the run queued.
-    Raises BackpropError after two minutes.
+    Raises BackpropError after two minutes, or where no process can be started.
     """
     try:
         done = subprocess.run(
@@ -269,6 +268,8 @@ def call(home: Home, words: Sequence[str], cwd: str, **variables: str) -> Called
         )
     except subprocess.TimeoutExpired as error:
         raise BackpropError(f"`backprop {' '.join(words[:2])}` has not started it within {_START_S:g} s.") from error
+    except OSError as error:
+        raise BackpropError(f"`backprop {' '.join(words[:2])}` {host.why_not_started(error)}.") from error
     message = "\n".join(line.removeprefix("backprop: ") for line in done.stderr.splitlines())
     return Called(done.returncode, message)
 

@@ -72,7 +72,7 @@ def _files_below(folder: str) -> Iterator[tuple[str, os.stat_result]]:
                     yield os.path.relpath(path, folder), info
 
 
-class Choice(Record, frozen=True):
+class CheckpointChoice(Record, frozen=True):
     """The checkpoint to resume from, and the newer ones that were skipped."""
 
     checkpoint: Checkpoint | None
@@ -82,19 +82,19 @@ class Choice(Record, frozen=True):
 def choose(
     checkpoints: Sequence[Checkpoint],
     saved_over_by: Callable[[Checkpoint], str | None] = lambda _: None,
-    sessions: Sequence[Session] = (),
-) -> Choice:
+    sessions: Callable[[], Sequence[Session]] = tuple,
+) -> CheckpointChoice:
     """The latest valid training state that the script itself saved. checkpoints: oldest first.
 
     A backup of an overwritten checkpoint is preferred to later ones that are not as far; without steps, to those of a
     session that had not read its checkpoint. Emergency checkpoints are never chosen: the script may not know how to
     load them. Reads every byte of the candidates.
 
-    saved_over_by: returns another run that has saved to the same path since. sessions: of the run.
+    saved_over_by: returns another run that has saved to the same path since. sessions: gives those of the run.
     """
-    was_read = {session.number: session.is_checkpoint_read for session in sessions}
     skipped: list[tuple[Checkpoint, str]] = []
     kept = [one for one in checkpoints if one.is_kept and problem(one.path, one.measure) is None]
+    was_read = {one.number: one.is_checkpoint_read for one in sessions()} if kept else {}
     for checkpoint in _preferred_first([checkpoint for checkpoint in checkpoints if not checkpoint.is_emergency]):
         reason = problem(checkpoint.path, checkpoint.measure)
         if reason is None and (other := saved_over_by(checkpoint)) is not None:
@@ -102,9 +102,9 @@ def choose(
         if reason is None:
             reason = next((why for one in kept if (why := _why_less(checkpoint, one, was_read)) is not None), None)
         if reason is None:
-            return Choice(checkpoint=checkpoint, skipped=tuple(skipped))
+            return CheckpointChoice(checkpoint=checkpoint, skipped=tuple(skipped))
         skipped.append((checkpoint, reason))
-    return Choice(checkpoint=None, skipped=tuple(skipped))
+    return CheckpointChoice(checkpoint=None, skipped=tuple(skipped))
 
 
 def looks_valid(checkpoint: Checkpoint) -> bool:

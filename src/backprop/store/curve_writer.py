@@ -73,29 +73,8 @@ class CurveWriter:
             steps, values, seconds = series.steps[begin:end], series.values[begin:end], times[begin:end]
             added = outline(steps, values, seconds)
             summary = summary.joined(added) if summary is not None else added
-            if before is None:
-                self._put_outline(run_id, name, number, session, added)
-                self._db.execute(
-                    "INSERT INTO points VALUES (?, ?, ?, ?, ?, ?)",
-                    (run_id, name, number, steps.tobytes(), values.tobytes(), seconds.tobytes()),
-                )
-            else:
-                self._put_outline(run_id, name, number, session, before.joined(added))
-                row = self._db.execute(
-                    "SELECT steps, vals, times FROM points WHERE run_id = ? AND name = ? AND number = ?",
-                    (run_id, name, number),
-                ).fetchone()
-                self._db.execute(
-                    "INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?, ?, ?)",
-                    (
-                        run_id,
-                        name,
-                        number,
-                        row[0] + steps.tobytes(),
-                        row[1] + values.tobytes(),
-                        row[2] + seconds.tobytes(),
-                    ),
-                )
+            self._put_outline(run_id, name, number, session, added if before is None else before.joined(added))
+            self._put_points(run_id, name, number, (steps, values, seconds), extends=before is not None)
             number, before = number + 1, None
             begin = end
         if summary is not None:
@@ -113,6 +92,19 @@ class CurveWriter:
                     *(summary if whole is None else ChunkSummary(*whole).joined(summary)),
                 ),
             )
+
+    def _put_points(
+        self, run_id: str, name: str, number: int, columns: "tuple[array[Any], ...]", *, extends: bool
+    ) -> None:
+        """Store points in a chunk. columns: steps, values and seconds. extends: it has some already."""
+        added = [column.tobytes() for column in columns]
+        if extends:
+            row = self._db.execute(
+                "SELECT steps, vals, times FROM points WHERE run_id = ? AND name = ? AND number = ?",
+                (run_id, name, number),
+            ).fetchone()
+            added = [stored + column for stored, column in zip(row, added, strict=True)]
+        self._db.execute("INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?, ?, ?)", (run_id, name, number, *added))
 
     def _newest_chunk(self, run_id: str, name: str, session: int) -> tuple[int, ChunkSummary | None, float]:
         """The number of the chunk that takes the next point; its outline, if it has points; and their last second.

@@ -54,9 +54,11 @@ class Range(NamedTuple):
     end: float | None = None
 
     def has(self, x: float) -> bool:
+        """Whether a point lies in it."""
         return (self.begin is None or x >= self.begin) and (self.end is None or x <= self.end)
 
     def meets(self, low: float, high: float) -> bool:
+        """Whether a stretch from `low` to `high` has points in it."""
         return (self.begin is None or high >= self.begin) and (self.end is None or low <= self.end)
 
 
@@ -72,7 +74,7 @@ def read(index: Index, run: Run, metric: str, axis: Axis, max_points: int | None
     Over steps, points of an earlier session are dropped from the step on that a later session trained again.
     """
     chunks = _chunks(index, run.spec.id, metric)
-    place = _Place(run, chunks, axis, wanted)
+    place = _AxisPosition(run, chunks, axis, wanted)
     chunks = [chunk for chunk in chunks if place.meets(chunk)]
     count = sum(chunk.summary.total for chunk in chunks)
     is_long = max_points is not None and 2 * len(chunks) >= max_points and count > max_points
@@ -112,7 +114,7 @@ def step_range(index: Index, run_id: str, session: int) -> tuple[float, float] |
     return None if rows[0][0] is None else (rows[0][0], rows[0][1])
 
 
-class _Place:
+class _AxisPosition:
     """Maps the points of each session to the x-axis, and selects those that are shown."""
 
     def __init__(self, run: Run, chunks: Sequence[_Chunk], axis: Axis, wanted: Range) -> None:
@@ -167,7 +169,7 @@ def session_begins_s(run: Run) -> dict[int, float]:
 
 
 def _outlined(
-    index: Index, run_id: str, metric: str, chunks: Sequence[_Chunk], place: _Place
+    index: Index, run_id: str, metric: str, chunks: Sequence[_Chunk], place: _AxisPosition
 ) -> tuple["array[float]", "array[float]", int]:
     """A curve from chunk summaries; chunks that are shown in part contribute their points."""
     xs, ys, count = array("d"), array("d"), 0
@@ -197,7 +199,7 @@ def _outlined(
 
 
 def _exact(
-    index: Index, run_id: str, metric: str, chunks: Sequence[_Chunk], place: _Place
+    index: Index, run_id: str, metric: str, chunks: Sequence[_Chunk], place: _AxisPosition
 ) -> tuple["array[float]", "array[float]", int]:
     xs, ys = array("d"), array("d")
     for chunk, steps, values, times in _read_points(index, run_id, metric, chunks):

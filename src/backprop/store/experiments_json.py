@@ -100,7 +100,7 @@ def newest_checkpoints(checkpoints: Sequence[Checkpoint], limit: int = MAX_CHECK
 
 
 def _entry(view: RunView) -> dict[str, Any]:
-    spec, sessions = view.run.spec, view.run.sessions
+    spec, first = view.run.spec, view.run.first_session
     saved = [checkpoint for checkpoint in view.checkpoints if not checkpoint.is_emergency]
     paths = [checkpoint.path for checkpoint in newest_checkpoints(saved)]
     return {
@@ -108,7 +108,7 @@ def _entry(view: RunView) -> dict[str, Any]:
         "name": spec.name,
         "scriptPath": spec.script or spec.command[0],
         "status": view.run.status.value,
-        "startTime": _milliseconds(sessions[0].started_at if sessions else spec.created_at),
+        "startTime": _milliseconds(spec.created_at if first is None else first.started_at),
         "endTime": _milliseconds(view.run.ended_at),
         "lastStep": view.last_step,
         "lastLoss": view.metrics.get("loss"),

@@ -46,6 +46,7 @@ class Piece(NamedTuple):
 
     @property
     def is_last(self) -> bool:
+        """Whether the file ends with it."""
         return self.begin + len(self.data) == self.size
 
 

@@ -182,6 +182,7 @@ class Home:
             os.close(fd)
 
     def rundir(self, run_id: str) -> RunDir:
+        """The directory of a run, whether or not it exists."""
         return RunDir(self.runs_path / run_id)
 
     def run_ids(self) -> Iterator[str]:

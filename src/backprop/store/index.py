@@ -10,24 +10,25 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
-from backprop.records import Annotations, Checkpoint, Goal, Origin, Run, Source
-from backprop.store import params_writer
+from backprop.records import Annotations, Checkpoint, Run, Source
+from backprop.store import params_writer, run_writer
 from backprop.store.curve_writer import CurveWriter
 from backprop.store.files import foreign_owner
 from backprop.store.home import Home, HomeBusyError, set_aside
-from backprop.store.index_reader import IndexReader, as_int64
+from backprop.store.index_reader import IndexReader
+from backprop.store.journal.fold import FoldedRun
 from backprop.store.metric_names import loss_rank
 from backprop.store.output.line_times import Timeline
 from backprop.store.output.protocol import Batch, ParamsGiven
 from backprop.store.rundir import NO_ROOM
 from backprop.store.usage.blocks import Total
 
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 10
 _SCHEMA_PATH = Path(__file__).with_name("schema.sql")
-_MAX_WORDS = 4000  # characters that a search looks through
 
 # of SQLite, which has none of its own for a shared-memory file that finds no room; its codes come with Python 3.11
 _NO_ROOM_WORDS = frozenset(
@@ -41,6 +42,7 @@ _NO_ROOM_WORDS = frozenset(
 
 _OF_A_RUN = (
     "records",
+    "packed",
     "annotations",
     "ends",
     "tails",
@@ -55,6 +57,13 @@ _OF_A_RUN = (
 )
 
 _encode = msgspec.json.Encoder().encode
+
+
+class SourceSizes(NamedTuple):
+    """How much the sessions of a run have written, from one number on."""
+
+    since: int
+    bytes: Mapping[tuple[int, Source], int]
 
 
 class IndexBrokenError(Exception):
@@ -154,69 +163,23 @@ class Index(IndexReader):
         with self._transaction():
             pass
 
-    def put_run(self, run: Run, journal_size: int) -> None:
+    def put_run(
+        self, run: Run, journal_size: int, checksum_of: Callable[[bytes, bytes], int | None] = lambda *_: None
+    ) -> None:
         """Store the state from the journal, unless more of the journal has been stored already.
 
         A run whose journal has grown is not whole any more: see `set_whole`.
+        checksum_of: see `FoldedRun`; None for a state that is not exactly what the journal gives.
         """
-        spec = run.spec
         with self._transaction():
-            stored_size = self.journal_size(spec.id)
+            stored_size = self.journal_size(run.spec.id)
             if stored_size is None or journal_size >= stored_size:
-                self._db.execute(
-                    "INSERT INTO runs (id, name, status, created_at, elapsed_s, journal_size, words, commit_id, script)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
-                    " name = excluded.name, created_at = excluded.created_at,"  # it may not have been readable before
-                    " status = excluded.status, elapsed_s = excluded.elapsed_s, journal_size = excluded.journal_size,"
-                    " words = excluded.words, commit_id = excluded.commit_id, script = excluded.script,"
-                    " is_whole = is_whole AND excluded.journal_size = journal_size",
-                    (
-                        spec.id,
-                        spec.name,
-                        run.status.value,
-                        spec.created_at.timestamp(),
-                        sum(s.elapsed_s or 0.0 for s in run.sessions),
-                        journal_size,
-                        _words(run),
-                        None if run.code.git is None else run.code.git.commit,
-                        spec.script,
-                    ),
-                )
-                self._put_end(run)
-                params_writer.put_guess(self._db, run)
-                self._put_goals(spec.id, spec.goals, is_asked=True)
-                self._db.execute("INSERT OR REPLACE INTO records VALUES (?, ?)", (spec.id, _encode(run)))
+                run_writer.put_state(self._db, run, journal_size, checksum_of)
 
     def annotations_stamp(self, run_id: str) -> int:
         """Which files of annotations are stored: see `annotations.stamp`."""
         row = self._db.execute("SELECT stamp FROM annotations WHERE run_id = ?", (run_id,)).fetchone()
         return row[0] if row else 0
-
-    def _put_end(self, run: Run) -> None:
-        """Number the end of a run that has ended, unless it is the same as before."""
-        if run.status.is_final:
-            ended_at = None if run.ended_at is None else run.ended_at.timestamp()
-            end = (run.spec.id, len(run.sessions), ended_at)
-            self._db.execute(
-                "INSERT OR REPLACE INTO ends (run_id, sessions, ended_at) SELECT ?, ?, ?"
-                " WHERE NOT EXISTS (SELECT 1 FROM ends WHERE run_id = ? AND sessions = ? AND ended_at IS ?)",
-                (*end, *end),
-            )
-
-    def ends_after(self, number: int) -> list[tuple[int, str]]:
-        """The runs whose last end has a greater number: (number, id), in ascending order."""
-        rows = self.rows("SELECT number, run_id FROM ends WHERE number > ? ORDER BY number", (number,))
-        return [(int(place), str(run_id)) for place, run_id in rows]
-
-    def last_end(self) -> int:
-        """The number of the newest end; 0 before the first."""
-        rows = self.rows("SELECT seq FROM sqlite_sequence WHERE name = 'ends'")
-        return int(rows[0][0]) if rows else 0
-
-    @property
-    def generation(self) -> int:
-        """A number that another index of this home does not have: what is counted here is counted anew there."""
-        return self._fact("generation")
 
     def put_annotations(self, run_id: str, known: int, stamp: int, annotations: Annotations) -> bool:
         """Store what users say about a run; False when another process has since the stamp `known` was read."""
@@ -252,32 +215,50 @@ class Index(IndexReader):
         ).fetchone()
         return row[0] if row else 0
 
-    def set_whole(self, run_id: str, journal_size: int, sizes: Mapping[tuple[int, Source], int]) -> bool:
+    def set_whole(self, run_id: str, journal_size: int, sizes: SourceSizes, whole_before: int) -> bool:
         """Say that all there is of a run is here; False where it is not.
 
-        journal_size: bytes of the journal of a run that has ended. sizes: of its sessions' sources, in bytes. What the
-        index has of a run holds for that file only, not for one that replaces it.
+        journal_size: bytes of the journal of a run that has ended. sizes: of its sessions' sources. What the index has
+        of a run holds for that file only, not for one that replaces it. whole_before: nobody need compare again what
+        the sessions before this number have written.
         """
         with self._transaction():
             if not self.has_output(run_id, sizes):
                 return False
             done = self._db.execute(
-                "UPDATE runs SET is_whole = 1 WHERE id = ? AND journal_size = ?", (run_id, journal_size)
+                "UPDATE runs SET is_whole = 1, whole_before = max(whole_before, ?) WHERE id = ? AND journal_size = ?",
+                (whole_before, run_id, journal_size),
             )
             return done.rowcount == 1
 
-    def behind(self) -> set[str]:
-        """The runs that may be incomplete here: they are active, or the process that stored them died."""
-        return {row[0] for row in self._db.execute("SELECT id FROM runs WHERE NOT is_whole")}
+    def whole_before(self, run_id: str) -> int:
+        """All output of the sessions before this number is here."""
+        row = self._db.execute("SELECT whole_before FROM runs WHERE id = ?", (run_id,)).fetchone()
+        return row[0] if row else 1
 
-    def has_output(self, run_id: str, sizes: Mapping[tuple[int, Source], int]) -> bool:
-        """Whether at least this many bytes of each source of its sessions are stored."""
-        stored = self.offsets(run_id)
-        return all(stored.get(key, 0) >= size for key, size in sizes.items())
+    def folded(self, run_id: str) -> FoldedRun | None:
+        """The stored state of a run, from which to continue reading its journal; None where it cannot be used so."""
+        row = self._db.execute(
+            "SELECT record, data, journal_size, runs.checksum FROM runs JOIN records ON records.run_id = id"
+            " LEFT JOIN packed ON packed.run_id = id WHERE id = ? AND runs.checksum IS NOT NULL",
+            (run_id,),
+        ).fetchone()
+        if row is None:
+            return None
+        record, packed, *rest = row
+        return FoldedRun(record, packed or b"", *rest)
 
-    def offsets(self, run_id: str) -> dict[tuple[int, Source], int]:
-        """How many bytes are stored of each source of its sessions."""
-        rows = self._db.execute("SELECT session, source, offset FROM tails WHERE run_id = ?", (run_id,))
+    def has_output(self, run_id: str, sizes: SourceSizes) -> bool:
+        """Whether at least this many bytes of each source of its sessions are stored, and all before these."""
+        stored = self.offsets(run_id, sizes.since)
+        is_whole_before = sizes.since <= self.whole_before(run_id)
+        return is_whole_before and all(stored.get(key, 0) >= size for key, size in sizes.bytes.items())
+
+    def offsets(self, run_id: str, since: int) -> dict[tuple[int, Source], int]:
+        """How many bytes are stored of each source of its sessions from this number on."""
+        rows = self._db.execute(
+            "SELECT session, source, offset FROM tails WHERE run_id = ? AND session >= ?", (run_id, since)
+        )
         return {(session, Source(source)): offset for session, source, offset in rows}
 
     def stored_bytes(self, run_id: str, *, before_session: int) -> int:
@@ -310,11 +291,11 @@ class Index(IndexReader):
             if not self._move_tail(run_id, session, source, start, end, earlier_bytes):
                 return False
             CurveWriter(self._db).add(run_id, session, batch, timeline or Timeline())
-            self._put_steps(run_id, batch, begins_session=start == 0)
+            run_writer.put_steps(self._db, run_id, batch, begins_session=start == 0)
             for seen in batch.params_seen:
                 params_writer.put_seen(self._db, run_id, session, seen)
             params_writer.put(self._db, run_id, session, ParamsGiven(params=batch.params))
-            self._put_goals(run_id, batch.goals, is_asked=False)
+            run_writer.put_goals(self._db, run_id, batch.goals, is_asked=False)
             self._db.executemany(
                 "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?, ?)",
                 [(run_id, session, source.value, offset, _encode(checkpoint)) for offset, checkpoint in checkpoints],
@@ -325,15 +306,8 @@ class Index(IndexReader):
             )
         return True
 
-    def _put_goals(self, run_id: str, goals: Mapping[str, Goal], *, is_asked: bool) -> None:
-        self._db.executemany(
-            "INSERT INTO goals VALUES (?, ?, ?, ?) ON CONFLICT (run_id, name) DO UPDATE SET"
-            " goal = excluded.goal, is_asked = excluded.is_asked WHERE excluded.is_asked OR NOT is_asked",
-            [(run_id, name, goal.value, is_asked) for name, goal in goals.items()],
-        )
-
     def add_usage(
-        self, run_id: str, session: int, start: int, end: int, totals: Mapping[str, Total], *, earlier_bytes: int
+        self, run_id: str, session: int, start: int, end: int, totals: Mapping[str, Total], *, earlier_bytes: int | None
     ) -> bool:
         """Store what bytes `start` to `end` of the session's usage file contain; as `add_output`."""
         with self._transaction():
@@ -357,33 +331,6 @@ class Index(IndexReader):
             return False
         self._db.execute("INSERT OR REPLACE INTO tails VALUES (?, ?, ?, ?)", (run_id, session, source.value, end))
         return True
-
-    def _put_steps(self, run_id: str, batch: Batch, *, begins_session: bool) -> None:
-        """Store how far the run has got by this part of its output.
-
-        begins_session: this may be an earlier step than the last one, that of a checkpoint. After that, what is logged
-        to a tracker at an earlier step takes nothing back.
-        """
-        total, unit = (
-            ("printed_total", "printed_unit") if batch.origin is not Origin.REPORTED else ("total_steps", "unit")
-        )
-        values = {
-            "last_step": batch.last_step,
-            "counted_step": batch.counted_step,
-            "counted_total": as_int64(batch.counted_total),
-            "counted_unit": batch.counted_unit,
-            "printed_step": batch.printed_step if batch.tracked_step is None else batch.tracked_step,
-            total: as_int64(batch.last("total_steps")),
-            unit: batch.unit,
-        }
-        news = ", ".join(f"{name} = coalesce(:{name}, {name})" for name in values)
-        if batch.tracked_step is not None and not begins_session:
-            # of two assignments SQLite makes the last one
-            news += ", printed_step = max(:printed_step, coalesce(printed_step, 0))"
-        self._db.execute(
-            f"UPDATE runs SET {news}, note_count = note_count + :notes WHERE id = :run_id",  # noqa: S608  our own names
-            {**values, "notes": len(batch.notes), "run_id": run_id},
-        )
 
     def remove(self, run_id: str) -> None:
         """Forget a run."""
@@ -419,15 +366,6 @@ class Index(IndexReader):
     def set_snapshot_written(self, due: int) -> None:
         """due: what `snapshot_due` gave before the runs were read; what was due since is due still."""
         self._db.execute("INSERT OR REPLACE INTO facts VALUES ('snapshot_written', ?)", (due,))
-
-    def _fact(self, name: str) -> int:
-        row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-        return 0 if row is None else row[0]
-
-
-def _words(run: Run) -> str:
-    words = (run.spec.id, run.spec.name or "", *run.spec.command)
-    return "\n".join(words)[:_MAX_WORDS].casefold()
 
 
 def is_locked(error: Exception) -> bool:

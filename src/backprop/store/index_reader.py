@@ -37,6 +37,7 @@ _STEPS = (
     "last_step, total_steps, unit, counted_step, counted_total, counted_unit, printed_step, printed_total, printed_unit"
 )
 
+_RECORDS = "runs JOIN records ON records.run_id = id LEFT JOIN packed ON packed.run_id = id"
 _HOUR_S = 3600.0
 _DECIMALS = 3  # of what is measured once a second: more would be noise
 _T = TypeVar("_T")
@@ -71,10 +72,10 @@ class IndexReader:
     def runs_of_commit(self, commit: str, limit: int) -> Iterator[Run]:
         """The newest `limit` runs that executed this commit last, newest first."""
         rows = self._db.execute(
-            "SELECT record FROM runs JOIN records ON run_id = id WHERE commit_id = ? ORDER BY created_at DESC LIMIT ?",
+            f"SELECT record, data FROM {_RECORDS} WHERE commit_id = ? ORDER BY created_at DESC LIMIT ?",  # noqa: S608
             (commit, limit),
         )
-        return (decode_run(row[0]) for row in rows.fetchall())
+        return (_run(*row) for row in rows.fetchall())
 
     def newest_id(self) -> str | None:
         row = self._db.execute("SELECT id FROM runs ORDER BY created_at DESC, id LIMIT 1").fetchone()
@@ -100,20 +101,39 @@ class IndexReader:
         ).fetchall()
         return [row[0] for row in rows]
 
+    def ends_after(self, number: int) -> list[tuple[int, str]]:
+        """The runs whose last end has a greater number: (number, id), in ascending order."""
+        rows = self.rows("SELECT number, run_id FROM ends WHERE number > ? ORDER BY number", (number,))
+        return [(int(place), str(run_id)) for place, run_id in rows]
+
+    def last_end(self) -> int:
+        """The number of the newest end; 0 before the first."""
+        rows = self.rows("SELECT seq FROM sqlite_sequence WHERE name = 'ends'")
+        return int(rows[0][0]) if rows else 0
+
+    @property
+    def generation(self) -> int:
+        """A number that another index of this home does not have: what is counted here is counted anew there."""
+        return self._fact("generation")
+
+    def behind(self) -> set[str]:
+        """The runs that may be incomplete here: they are active, or the process that stored them died."""
+        return {row[0] for row in self._db.execute("SELECT id FROM runs WHERE NOT is_whole")}
+
     def get(self, run_id: str, *, metrics: Collection[str] | None = None) -> RunView | None:
         """A run with a summary of what its trainer reported; None when it is not in the index.
 
         metrics: names of the metrics to summarize; None for all.
         """
         row = self._db.execute(
-            f"SELECT records.record, annotations.record, note_count, lost_count, {_STEPS}"  # noqa: S608  our own names
-            " FROM runs JOIN records ON records.run_id = id LEFT JOIN annotations ON annotations.run_id = id"
+            f"SELECT records.record, data, annotations.record, note_count, lost_count, {_STEPS}"  # noqa: S608  our own names
+            f" FROM {_RECORDS} LEFT JOIN annotations ON annotations.run_id = id"
             " WHERE id = ?",
             (run_id,),
         ).fetchone()
         if row is None:
             return None
-        record, annotations, note_count, lost_count, *steps = row
+        record, packed, annotations, note_count, lost_count, *steps = row
         kinds = (steps[:3], steps[3:6], steps[6:])
         last_step, total_steps, unit = next((kind for kind in kinds if kind[0] is not None), (None, None, None))
         if kinds[0][0] is None and kinds[1][0] is None and (total_steps or 0) < (last_step or 0):
@@ -121,7 +141,7 @@ class IndexReader:
         summaries = self._summaries(run_id, metrics)
         params = self.rows("SELECT name, value, is_default FROM params WHERE run_id = ? ORDER BY name", (run_id,))
         goals = self.rows("SELECT name, goal FROM goals WHERE run_id = ?", (run_id,))
-        run, run_dir = decode_run(record), self.path.parent / "runs" / run_id
+        run, run_dir = _run(record, packed), self.path.parent / "runs" / run_id
         return RunView(
             run=run,
             run_dir=str(run_dir),
@@ -185,10 +205,10 @@ class IndexReader:
     def runs_of_script(self, script: str, limit: int) -> list[tuple[Run, Usage]]:
         """The newest runs of a script that were measured, newest first, with what they used."""
         rows = self._db.execute(
-            "SELECT id, record FROM runs JOIN records ON run_id = id WHERE script = ? ORDER BY created_at DESC LIMIT ?",
+            f"SELECT id, record, data FROM {_RECORDS} WHERE script = ? ORDER BY created_at DESC LIMIT ?",  # noqa: S608
             (script, limit),
         )
-        found = ((decode_run(record), self._usage(run_id)) for run_id, record in rows.fetchall())
+        found = ((_run(record, packed), self._usage(run_id)) for run_id, record, packed in rows.fetchall())
         return [(run, usage) for run, usage in found if usage is not None]
 
     def _summaries(self, run_id: str, metrics: Collection[str] | None) -> dict[str, MetricSummary]:
@@ -238,6 +258,10 @@ class IndexReader:
         later = [(at, other) for other, at in others if at > checkpoint.measure.saved_at]
         return max(later)[1] if later else None
 
+    def _fact(self, name: str) -> int:
+        row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return 0 if row is None else row[0]
+
 
 def _live(run: Run, run_dir: Path) -> LiveProgress | None:
     session = run.last_session
@@ -264,9 +288,12 @@ def _in_order(sources: Iterable[Sequence[Checkpoint]]) -> Iterator[Checkpoint]:
     return heapq.merge(*sources, key=lambda checkpoint: checkpoint.measure.saved_at)
 
 
-def decode_run(record: bytes) -> Run:
+def _run(record: bytes, packed: bytes | None) -> Run:
     """A run from its stored record. Raises sqlite3.DatabaseError for a damaged one."""
-    return _decode(_run_decoder, record)
+    try:
+        return _decode(_run_decoder, record).joined(packed or b"")
+    except ValueError as error:
+        raise sqlite3.DatabaseError(f"a record in it is damaged: {error}") from error
 
 
 def _decode(decoder: "msgspec.json.Decoder[_T]", record: bytes) -> _T:

@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from backprop.records import Checkpoint, Run, RunView, Status
+from backprop.records import Checkpoint, Run, RunView, Say, Status
 from backprop.store import checkpoints
 from backprop.trainer.overwrites import kept_names
 
 _MOST_IN_DOUBT = 3  # each is as large as a checkpoint
 _LOGS = {"", ".csv", ".html", ".json", ".jsonl", ".log", ".md", ".png", ".txt", ".yaml", ".yml"}
-Say = Callable[[str], None]
 SavedOverBy = Callable[[Checkpoint], str | None]
 
 
@@ -25,7 +24,7 @@ def reconcile(view: RunView, saved_over_by: SavedOverBy, say: Say) -> None:
     saved_over_by: returns another run that has saved to the same path since.
     """
     run_id = view.run.spec.id
-    newest: dict[str, Checkpoint | None] = {s.offered: None for s in view.run.sessions if s.offered}
+    newest: dict[str, Checkpoint | None] = dict.fromkeys(view.run.offered)
     newest |= {one.path: one for one in view.checkpoints if not one.is_emergency}
     for path, reported in newest.items():
         place = Path(os.path.realpath(path))

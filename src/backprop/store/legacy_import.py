@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from backprop import host
-from backprop.records import Limits, Record, RunSpec, Status, is_showable
+from backprop.records import Limits, Record, RunSpec, Say, Status, is_showable
 from backprop.store.files import write_plain
 from backprop.store.home import LOCK_PATIENCE_S, Home
 from backprop.store.journal.entries import SessionEnded, SessionStarted
@@ -22,7 +22,6 @@ from backprop.store.rundir import RUN_ID, RunDir
 _IMPORT_PATIENCE_S = 60.0  # how long a command waits for another one's import
 NO_LIMITS = Limits(timebox_s=600.0, grace_s=30.0, min_free_ram_bytes=0, min_free_disk_bytes=0)  # that we know of
 _encode = msgspec.json.Encoder().encode
-Say = Callable[[str], None]
 
 
 class OldRun(Record, frozen=True):

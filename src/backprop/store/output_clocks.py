@@ -25,12 +25,17 @@ class OutputClocks:
         """entries: those already in the journal."""
         self._rundir = rundir
         self._journal = journal
+        self._clocks: dict[tuple[int, Source], OffsetClock] = {}
+        self.learn(entries)
+        self._order: tuple[int, OrderNotes] | None = None  # of the session that was observed last
+
+    def learn(self, entries: Iterable[Entry]) -> None:
+        """Add the clocks of sessions that have none yet. entries: all that the journal has of these."""
         samples: dict[tuple[int, Source], list[OffsetSample]] = defaultdict(list)
         for entry in entries:
             if isinstance(entry, OutputSeen):
                 samples[entry.session, entry.source].append(entry.growth)
-        self._clocks = {key: OffsetClock(growths) for key, growths in samples.items()}
-        self._order: tuple[int, OrderNotes] | None = None  # of the session that was observed last
+        self._clocks = {key: OffsetClock(growths) for key, growths in samples.items()} | self._clocks
 
     def timeline(self, session: int, source: Source, start: int) -> Timeline:
         """When the output from `start` on was written. What lies before has been stored, and need not be kept fine."""

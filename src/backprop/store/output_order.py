@@ -15,7 +15,7 @@ _FORM = struct.Struct("<QQ")  # of a note
 _RELATIVE = 0.001  # notes are so far apart, of the time of training: a day of progress bars needs some 7,000
 
 
-class Note(NamedTuple):
+class OrderNote(NamedTuple):
     """How long both files were at one instant, in bytes."""
 
     out_bytes: int
@@ -47,10 +47,10 @@ class OrderNotes:
             self._is_over = True
 
 
-def read(path: Path) -> list[Note]:
+def read(path: Path) -> list[OrderNote]:
     """All notes of a session in their order; empty if there are none. Raises OSError."""
     try:
         data = read_plain(path)
     except FileNotFoundError:
         return []
-    return [Note(*found) for found in _FORM.iter_unpack(data[: len(data) // _FORM.size * _FORM.size])]
+    return [OrderNote(*found) for found in _FORM.iter_unpack(data[: len(data) // _FORM.size * _FORM.size])]

@@ -24,7 +24,7 @@ from backprop.store.journal import fold
 from backprop.store.metric_names import best, goal
 from backprop.store.rundir import RunDir
 from backprop.store.usage import figures
-from backprop.store.usage import files as usage_files
+from backprop.store.usage import history as usage_history
 
 _WIDER = 16
 
@@ -96,7 +96,7 @@ def unknown_sort_key(index: Index, views: Sequence[RunView], key: str) -> str | 
 def is_best_superseded(index: Index, view: RunView, name: str) -> bool:
     """Whether a later session trained the step of the best value again, so that no curve shows it."""
     found = best(view, name)
-    if found is None or len(view.run.sessions) < 2:
+    if found is None or view.run.session_count < 2:
         return False
     return found[0] not in curve(index, view, name, begin=found[1], end=found[1]).ys
 
@@ -117,15 +117,15 @@ def curve(
     bounds of x.
     """
     spans = curves.Range(begin, end)
-    if usage_files.has(view, metric):
-        return usage_files.curve(view, metric, max_points, spans)
+    if usage_history.has(view, metric):
+        return usage_history.curve(view, metric, max_points, spans)
     return curves.read(index, view.run, metric, axis, max_points, spans)
 
 
 def sparkline_values(index: Index, view: RunView, metric: str, width: int) -> list[float]:
     """About `width` finite values of a metric, evenly spaced over its points."""
-    if usage_files.has(view, metric):
-        return usage_files.curve(view, metric, width, curves.Range()).ys.tolist()
+    if usage_history.has(view, metric):
+        return usage_history.curve(view, metric, width, curves.Range()).ys.tolist()
     return curves.sample(index, view.run.spec.id, metric, width)
 
 
@@ -133,7 +133,7 @@ def points(index: Index, view: RunView, metric: str | None = None) -> Iterator[P
     """Every stored point in the order it was written. metric: None for all metrics, one after the other."""
     for name in view.summaries if metric is None else [metric]:
         yield from (
-            usage_files.points(view, name) if usage_files.has(view, name) else curves.points(index, view.run, name)
+            usage_history.points(view, name) if usage_history.has(view, name) else curves.points(index, view.run, name)
         )
 
 

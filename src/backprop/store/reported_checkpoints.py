@@ -28,6 +28,10 @@ class ReportedCheckpoints:
         self._cwds: dict[int, str] = {}
         # called when a relative path is reported: the folders that the processes of a living trainer are in
         self.trainer_folders: Callable[[], Sequence[str]] = tuple
+        self.learn(entries)
+
+    def learn(self, entries: Iterable[Entry]) -> None:
+        """Take over what was measured, where nothing is known. entries: of the journal, oldest first."""
         for entry in entries:
             if isinstance(entry, CheckpointMeasured):  # the first measure counts
                 self._known.setdefault((entry.session, entry.source, entry.offset), (entry.path, entry.measure))
@@ -95,5 +99,6 @@ class ReportedCheckpoints:
     def _working_folder(self, session: int) -> str:
         """The folder that this session was started in: each may have another."""
         if session not in self._cwds:
-            self._cwds |= {one.number: one.cwd for one in self._read_run().sessions if one.cwd is not None}
+            since = self._read_run().sessions_since(session)
+            self._cwds |= {one.number: one.cwd for one in since if one.cwd is not None}
         return self._cwds.get(session, self._spec.cwd)

@@ -30,6 +30,8 @@ import errno
 import os
 import re
 import shutil
+import stat
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +49,6 @@ from backprop.store.files import (
 )
 from backprop.trainer import module_sources
 
-_SOURCE_NAME = re.compile(rf"session-(\d{{1,9}})\.({'|'.join(source.value for source in Source)})")
 LAST = "last"  # the word by which commands name the newest run
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -97,6 +98,7 @@ class RunDir:
 
     @property
     def run_id(self) -> str:
+        """The name of the folder."""
         return self.path.name
 
     @property
@@ -167,27 +169,26 @@ class RunDir:
         return self.path / "notify.log"
 
     def source_path(self, session: int, source: Source) -> Path:
+        """The file of a source of a session, whether or not it exists."""
         return self.path / f"session-{session}.{source.value}"
 
-    def source_sizes(self, closed: list[str] | None = None) -> dict[tuple[int, Source], int]:
-        """How many bytes each source of each session has, in one look at the folder; none where it is gone.
+    def source_sizes(self, sessions: Iterable[int], closed: list[str]) -> dict[tuple[int, Source], int]:
+        """How many bytes each source of these sessions has, where there is one.
 
         closed: gets the names of those that another user keeps from us, which are left out. Raises OSError.
         """
         found: dict[tuple[int, Source], int] = {}
-        try:
-            entries = list(os.scandir(self.path))
-        except FileNotFoundError:
-            return found
-        for entry in entries:
-            name = _SOURCE_NAME.fullmatch(entry.name)
-            if name is not None and entry.is_file(follow_symlinks=False):
+        for session in sessions:
+            for source in Source:
+                path = self.source_path(session, source)
                 with suppress(FileNotFoundError):
-                    info = entry.stat(follow_symlinks=False)
-                    if info.st_uid == os.geteuid() or is_allowed(entry.path, os.R_OK):
-                        found[int(name[1]), Source(name[2])] = info.st_size
-                    elif closed is not None and info.st_size:
-                        closed.append(entry.name)
+                    info = os.lstat(path)
+                    if not stat.S_ISREG(info.st_mode):
+                        continue
+                    if info.st_uid == os.geteuid() or is_allowed(path, os.R_OK):
+                        found[session, source] = info.st_size
+                    elif info.st_size:
+                        closed.append(path.name)
         return found
 
     def sync(self) -> None:

@@ -31,7 +31,9 @@ CREATE TABLE runs (
     parent       TEXT,             -- the id of a run
     decision     TEXT,
     is_archived  INTEGER NOT NULL DEFAULT 0,
-    is_whole     INTEGER NOT NULL DEFAULT 0 -- it has ended, and all of its journal and its output are here
+    is_whole     INTEGER NOT NULL DEFAULT 0, -- it has ended, and all of its journal and its output are here
+    whole_before INTEGER NOT NULL DEFAULT 1, -- and all output of the sessions before this number, even if it has not
+    checksum     INTEGER           -- of the record and the journal that it is folded from; NULL: it is of more than that
 );
 CREATE INDEX runs_by_age ON runs (created_at DESC, id);
 CREATE INDEX runs_by_name ON runs (name);
@@ -43,6 +45,13 @@ CREATE INDEX runs_behind ON runs (id) WHERE NOT is_whole;
 CREATE TABLE records (
     run_id TEXT PRIMARY KEY,
     record BLOB NOT NULL -- a Run as JSON
+);
+
+-- Of a run of many sessions, all but the latest.
+CREATE TABLE packed (
+    run_id   TEXT PRIMARY KEY,
+    checksum INTEGER NOT NULL, -- of the data: it changes seldom, and is written only then
+    data     BLOB NOT NULL     -- see `Run.split`
 );
 
 -- What users say about a run.

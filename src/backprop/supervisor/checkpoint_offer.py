@@ -5,7 +5,7 @@ from pathlib import Path
 
 from backprop.store.journal.entries import CheckpointRead, CheckpointUnread
 from backprop.store.output.protocol import TrainingBegan
-from backprop.supervisor.checkpoint_reads import Offer, Verdict
+from backprop.supervisor.checkpoint_reads import Offer, OfferFinding
 from backprop.supervisor.context import SessionContext
 from backprop.supervisor.control_file import ControlFile
 from backprop.supervisor.environment import Resumed
@@ -48,7 +48,7 @@ class OfferedCheckpoint:
                 self._report_read(verdict, verdict.resumed_from, write_control)
             self._context.recorder.record_state(publish=False)
 
-    def _report_unread(self, verdict: Verdict) -> None:
+    def _report_unread(self, verdict: OfferFinding) -> None:
         context = self._context
         context.write(
             CheckpointUnread(at=context.clock.wall(), session=context.number, has_trained=verdict.has_trained)
@@ -57,7 +57,7 @@ class OfferedCheckpoint:
             option = resume_option(context)
             context.observer.message(_unread(context.spec.id, self._resumed, option, is_certain=verdict.is_certain))
 
-    def _report_read(self, verdict: Verdict, path: str, write_control: Callable[[], None]) -> None:
+    def _report_read(self, verdict: OfferFinding, path: str, write_control: Callable[[], None]) -> None:
         context, is_offered = self._context, path == self._resumed.path
         named, other = (self._resumed, None) if is_offered else (path, path)
         context.write(

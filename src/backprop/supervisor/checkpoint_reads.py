@@ -28,7 +28,7 @@ _ABOUT = (".json", ".yaml", ".yml", ".txt", ".md", ".log", ".csv", ".py", ".toml
 _OURS = "backprop"  # prefix of the files that our hooks add to a framework's folder
 
 
-class Verdict(NamedTuple):
+class OfferFinding(NamedTuple):
     """What is known of the offer so far."""
 
     resumed_from: str | None  # what was read; None when nothing was
@@ -60,9 +60,10 @@ class Offer:
         self.is_offered_read = False
 
     def close(self) -> None:
+        """Stop watching for reads."""
         self._reads.close()
 
-    def verdicts(self, trainings: Sequence[TrainingBegan], *, has_trained: bool, is_over: bool) -> list[Verdict]:
+    def verdicts(self, trainings: Sequence[TrainingBegan], *, has_trained: bool, is_over: bool) -> list[OfferFinding]:
         """What is known since the last call.
 
         To be called after the trainer's output was read: what was read before a step is known by the time the step is.
@@ -70,7 +71,7 @@ class Offer:
         """
         was_read, is_new = self._was_read, self._reads.look()
         self._was_read = was_read or is_new
-        found: list[Verdict | None] = []
+        found: list[OfferFinding | None] = []
         for training in trainings:
             self._is_judged_by_hooks = True
             self._is_copied |= training.is_copied
@@ -91,22 +92,22 @@ class Offer:
         self._has_trained = has_trained
         return [verdict for verdict in found if verdict is not None]
 
-    def _read(self, path: str, *, is_certain: bool = False) -> Verdict | None:
+    def _read(self, path: str, *, is_certain: bool = False) -> OfferFinding | None:
         if self.is_read or (self._is_late and not is_certain):
             return None
         if self._has_trained_without and not is_certain:
             if path != self._path:
                 return None  # the best one, for an evaluation
             self._is_late = True
-            return Verdict(path, has_trained=True, is_late=True)
+            return OfferFinding(path, has_trained=True, is_late=True)
         self.is_read, self.is_offered_read = True, path == self._path
-        return Verdict(path, has_trained=True, is_certain=is_certain)
+        return OfferFinding(path, has_trained=True, is_certain=is_certain)
 
-    def _unread(self, *, has_trained: bool, is_certain: bool = False) -> Verdict | None:
+    def _unread(self, *, has_trained: bool, is_certain: bool = False) -> OfferFinding | None:
         if self.is_read or self._is_unread:
             return None
         self._is_unread, self._has_trained_without = True, has_trained
-        return Verdict(None, has_trained, is_certain=is_certain)
+        return OfferFinding(None, has_trained, is_certain=is_certain)
 
 
 class CheckpointReads:

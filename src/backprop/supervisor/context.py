@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 
 from backprop.records import Limits, RunSpec
-from backprop.store.ingest import Recorder
 from backprop.store.journal.entries import Entry
 from backprop.store.journal.file import Journal
 from backprop.store.output.progress import ProgressMeter
+from backprop.store.recorder import Recorder
 from backprop.store.rundir import RunDir
 from backprop.supervisor.plan import Clock, Observer
 from backprop.supervisor.signals import Signals

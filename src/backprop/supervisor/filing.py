@@ -87,7 +87,7 @@ def file(context: SessionContext, end: SessionEnd) -> Outcome:
         context.journal.append()
     _file_in_index(context)
     return Outcome(
-        session=fold(context.spec, context.entries).sessions[-1],
+        session=fold(context.spec, context.entries).latest[-1],
         last_step=context.meter.progress.step,
         is_over_own_limit=end.is_over_own_limit,
     )

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from backprop.governor.run_policy import Action, Verdict
+from backprop.governor.run_policy import Action, PolicyDecision
 from backprop.records import Pauser, StopReason
 from backprop.store.journal.entries import Governed
 from backprop.supervisor.context import SessionContext
@@ -59,7 +59,7 @@ class Governing:
         )
         self._act(verdict)
 
-    def _act(self, verdict: Verdict) -> None:
+    def _act(self, verdict: PolicyDecision) -> None:
         observer, reason = self._context.observer, verdict.reason
         match verdict.action:
             case Action.SAVE:

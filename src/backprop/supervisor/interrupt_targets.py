@@ -34,7 +34,7 @@ _OF_AN_AGENT = "TORCHELASTIC_RUN_ID"  # in the environment of what torchrun's ag
 _MAX_ANNOUNCED_BYTES = 1 << 20
 
 
-class Kind(Enum):
+class ProcessKind(Enum):
     """What a process is, as far as that is visible from outside."""
 
     SHELL = "waits for its child before it reacts to an interrupt"
@@ -49,14 +49,14 @@ class Member(Record, frozen=True):
     pid: int
     parent_pid: int
     group: int | None = None  # its process group
-    kind: Kind = Kind.PYTHON
+    kind: ProcessKind = ProcessKind.PYTHON
     trains: bool = False  # it announced that
     waits: bool = False  # its main thread waits for a child to end
     passes_on: bool = False  # an agent that forwards signals to its ranks
     ignores_sigint: bool = False
 
 
-class Choice(Record, frozen=True):
+class InterruptTargets(Record, frozen=True):
     """Pids, from the root downwards."""
 
     first: tuple[int, ...] = ()
@@ -65,7 +65,7 @@ class Choice(Record, frozen=True):
 
 def choose(
     root_pid: int, members: Iterable[Member], asked: Collection[int] = (), helpers: Collection[int] = ()
-) -> Choice:
+) -> InterruptTargets:
     """Which processes to interrupt. asked: interrupted before. helpers: started by those since then, to save."""
     return _Chooser(members, asked, helpers).choose(root_pid)
 
@@ -81,13 +81,13 @@ class _Chooser:
         self._first: list[int] = []
         self._later: list[int] = []
 
-    def choose(self, root_pid: int) -> Choice:
+    def choose(self, root_pid: int) -> InterruptTargets:
         if root_pid in self._members:
             self._walk(self._members[root_pid], is_reached=True)
         for member in self._members.values():  # its parent has ended, so it is no worker any more
             if member.parent_pid not in self._members and member.pid != root_pid:
                 self._walk(member, is_reached=False)
-        return Choice(first=tuple(self._first), later=tuple(self._later))
+        return InterruptTargets(first=tuple(self._first), later=tuple(self._later))
 
     def _walk(self, member: Member, *, is_reached: bool) -> None:
         """is_reached: by a Ctrl-C in a terminal, and no ancestor announced that it trains."""
@@ -96,7 +96,7 @@ class _Chooser:
         if member.pid in self._asked:
             if member.waits and not member.trains:  # it ends, and joins the processes it has started
                 for child in self._children.get(member.pid, ()):
-                    self._walk(child, is_reached=child.kind is Kind.WORKER)
+                    self._walk(child, is_reached=child.kind is ProcessKind.WORKER)
             return
         place, before = len(self._first), len(self._first)
         is_trainer = member.passes_on or (member.trains and not (member.waits and self._has_below(member, trains=True)))
@@ -105,24 +105,24 @@ class _Chooser:
         if member.ignores_sigint or not (is_reached or is_trainer):
             return
         has_asked_below = len(self._first) > before
-        is_launcher = member.kind is Kind.OTHER or member.waits or self._has_below(member, trains=True)
-        if has_asked_below and is_launcher and not is_trainer and member.kind is not Kind.SHELL:
+        is_launcher = member.kind is ProcessKind.OTHER or member.waits or self._has_below(member, trains=True)
+        if has_asked_below and is_launcher and not is_trainer and member.kind is not ProcessKind.SHELL:
             self._later.insert(0, member.pid)
         else:
             self._first.insert(place, member.pid)
 
     def _reaches(self, parent: Member, child: Member) -> bool:
         """Whether a Ctrl-C that reaches the parent is meant for this child, too."""
-        if parent.kind in {Kind.SHELL, Kind.OTHER}:
-            if self._has_below(parent, kind=Kind.PYTHON):
+        if parent.kind in {ProcessKind.SHELL, ProcessKind.OTHER}:
+            if self._has_below(parent, kind=ProcessKind.PYTHON):
                 # not `tee`: it must live to the end, or the trainer's last output is lost
-                return child.kind is Kind.PYTHON or self._has_below(child, kind=Kind.PYTHON)
-            return parent.kind is Kind.SHELL or parent.waits
+                return child.kind is ProcessKind.PYTHON or self._has_below(child, kind=ProcessKind.PYTHON)
+            return parent.kind is ProcessKind.SHELL or parent.waits
         if parent.waits:
             return True
-        return child.kind is Kind.PYTHON and child.group == parent.group
+        return child.kind is ProcessKind.PYTHON and child.group == parent.group
 
-    def _has_below(self, member: Member, *, trains: bool | None = None, kind: Kind | None = None) -> bool:
+    def _has_below(self, member: Member, *, trains: bool | None = None, kind: ProcessKind | None = None) -> bool:
         for child in self._children.get(member.pid, ()):
             if child.trains if trains else child.kind is kind:
                 return True
@@ -193,10 +193,10 @@ def _is_python(process: Process) -> bool:
     return False
 
 
-def _kind(process: Process, *, is_python: bool, is_forked: bool) -> Kind:
+def _kind(process: Process, *, is_python: bool, is_forked: bool) -> ProcessKind:
     if not is_python:
-        return Kind.SHELL if program(process) in _SHELLS else Kind.OTHER
-    return Kind.WORKER if is_forked or _is_started_as_worker(process) else Kind.PYTHON
+        return ProcessKind.SHELL if program(process) in _SHELLS else ProcessKind.OTHER
+    return ProcessKind.WORKER if is_forked or _is_started_as_worker(process) else ProcessKind.PYTHON
 
 
 def _is_started_as_worker(process: Process) -> bool:

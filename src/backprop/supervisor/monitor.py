@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from backprop.governor import run_policy
 from backprop.governor.probes import machine
 from backprop.governor.probes.gpus import GpuPoller
-from backprop.governor.run_policy import PauseState, Sample, State, Verdict
+from backprop.governor.run_policy import PauseState, PolicyDecision, Sample, State
 from backprop.governor.run_queue import QueueSlot
 from backprop.records import Gpu, Limits, MachineState
 from backprop.supervisor.process.launch import start_detached
@@ -59,6 +59,7 @@ class ResourceMonitor:
         self.is_used = False  # CPU or GPU were used in the latest one
 
     def start(self, now: float) -> None:
+        """The trainer was launched. now: in monotonic seconds."""
         # not at once: importing psutil would delay a very short script
         self._due_at = now + (SAMPLE_EVERY_S if self._limits.ram_limit_bytes is None else _HURRIED_EVERY_S)
         if self._poller is not None:
@@ -66,6 +67,7 @@ class ResourceMonitor:
             self._poller.start(start_detached)
 
     def close(self) -> None:
+        """End the GPU probes."""
         if self._poller is not None:
             self._poller.close()
 
@@ -77,13 +79,13 @@ class ResourceMonitor:
         longest_save_s: float,
         *,
         has_stepped: bool,
-    ) -> Verdict:
+    ) -> PolicyDecision:
         """What to do about the session, from a sample taken now; Action.NONE when none is due.
 
         now: monotonic seconds. longest_save_s: 0 when no save was seen yet. has_stepped: its trainer has made a step.
         """
         if now < self._due_at:
-            return Verdict()
+            return PolicyDecision()
         tree = members()
         snapshot = machine.read_snapshot(self._folders)
         sample = self._sample(now, snapshot, pauses, tree, longest_save_s or run_policy.UNKNOWN_SAVE_S)

@@ -23,9 +23,14 @@ class Clock:
 class Observer(Protocol):
     """Shows a session to someone. Called from the supervisor's loop: must not block."""
 
-    def started(self, out_path: Path, err_path: Path) -> None: ...
-    def looked(self, progress: Progress, left_s: float) -> None: ...
-    def message(self, text: str) -> None: ...
+    def started(self, out_path: Path, err_path: Path) -> None:
+        """The trainer was launched, and writes to these files."""
+
+    def looked(self, progress: Progress, left_s: float) -> None:
+        """Its output was read. left_s: seconds until the timebox ends."""
+
+    def message(self, text: str) -> None:
+        """Anything else that the user should know, in one line."""
 
 
 class SessionPlan(Record, frozen=True):

@@ -24,7 +24,7 @@ _MAX_MEMBERS = 10_000
 _PROC = Path("/proc")
 
 
-class _Roster(Record, frozen=True):
+class _RosterFile(Record, frozen=True):
     """The file's content."""
 
     session: int
@@ -60,7 +60,7 @@ class Roster:
 
     def _write(self, starts: dict[Process, float]) -> bool:
         members = tuple((process.pid, start) for process, start in starts.items())
-        roster = _Roster(
+        roster = _RosterFile(
             session=self._session,
             boot_id=self._boot_id,
             pid_namespace=host.namespace(),
@@ -78,7 +78,7 @@ class Roster:
 def living(path: Path, session: int, boot_id: str | None) -> list[Process]:
     """Recorded processes of this session that still run; none where their identity cannot be checked."""
     try:
-        roster = read_record(path, _Roster)
+        roster = read_record(path, _RosterFile)
     except (FileNotFoundError, UnreadableError):
         return []
     place = (roster.session, roster.boot_id, roster.pid_namespace, roster.folder)

@@ -15,10 +15,10 @@ from backprop import host
 from backprop.errors import ExitCode
 from backprop.governor.run_queue import QueueSlot
 from backprop.records import Checkpoint, Origin, RunSpec, Source
-from backprop.store.ingest import Recorder
 from backprop.store.journal.entries import Renamed, TrainerLaunched
 from backprop.store.journal.file import Journal
 from backprop.store.output.protocol import Batch, TrainingBegan
+from backprop.store.recorder import Recorder
 from backprop.store.rundir import RunDir
 from backprop.supervisor import command, filing, outcome, start
 from backprop.supervisor.context import SessionContext
@@ -152,7 +152,7 @@ class RunningSession:
     def begin(self) -> None:
         """Record the launch."""
         context, trainer = self._context, self._trainer
-        context.recorder.look_for_checkpoints_in(self._find_folders)
+        context.recorder.output.look_for_checkpoints_in(self._find_folders)
         if trainer.blindness is not None:
             context.observer.message(
                 f"warning: {trainer.blindness}. Only the trainer's process group can be watched and stopped: "
@@ -264,7 +264,7 @@ class RunningSession:
         context, now = self._context, self._context.clock.now()
         if (folder := self._trainer.folder()) is not None:  # it may report its only checkpoint just before it ends
             self._folders.add(folder)
-        look = context.recorder.ingest(context.number, self._trained_s(now), is_supervisor=True)
+        look = context.recorder.output.ingest(context.number, self._trained_s(now), is_supervisor=True)
         self._is_behind = look.is_behind
         for batch in look.batches:
             context.meter.observe(batch, now)

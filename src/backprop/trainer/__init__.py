@@ -9,6 +9,7 @@
     api.py, loop.py         what a script gets that says `import backprop`
       checkpoints.py        their checkpoints; checkpoint_io.py has the file format
     link.py                 the link with the supervisor that all of them share; its files are in channel.py
+      step_reports.py       metrics, and how far training has got
       pace.py               how long steps and saves take
       deferred_signals.py   signals wait for the end of a step or a save
       distributed.py        the rank of this process

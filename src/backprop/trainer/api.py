@@ -74,12 +74,12 @@ def log(step: Optional[int] = None, **metrics: Any) -> None:
         if step is None:
             step = running.step
             running.has_logged_batches = True
-            link.set_unit(loops.UNIT)
+            link.steps.set_unit(loops.UNIT)
         if "epoch" not in metrics:
             metrics["epoch"] = running.epoch
     elif step is None:
         step = _next_step(link)
-    link.log(step, metrics, total)
+    link.steps.log(step, metrics, total)
 
 
 def _next_step(link: SupervisorLink) -> int:

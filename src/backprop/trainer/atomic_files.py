@@ -101,8 +101,9 @@ def _remove(path: str) -> None:
 def _remove_abandoned_drafts(path: str) -> None:
     """Remove drafts of this file by processes that were killed: each is as large as a checkpoint."""
     folder = os.path.dirname(os.path.abspath(path))
+    beginning = _beginning(path)
     for other in os.listdir(folder):
-        if other.startswith(_beginning(path)) and other.endswith(_PART):
+        if other.startswith(beginning) and other.endswith(_PART):
             with suppress(OSError):  # it only takes space; or its writer holds the lock
                 _remove_unless_locked(os.path.join(folder, other))
 

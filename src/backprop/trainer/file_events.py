@@ -68,16 +68,11 @@ def has_content(path: str) -> bool:
         return False
 
 
-def on_open_for_writing(callback: Callable[[str], None], what: str = _HOOK) -> None:
-    """Call this with the path of each file right before it is opened for writing, and possibly truncated.
+def on_open_for_writing(callback: Callable[[str, str], None], what: str = _HOOK) -> None:
+    """Call this with the path and mode of each file right before it is opened for writing, and possibly truncated.
 
     Opening may still fail. An exception in the callback turns off the part named `what`; the script never sees it.
     """
-    on_mode_of_writing(lambda path, _: callback(path), what)
-
-
-def on_mode_of_writing(callback: Callable[[str, str], None], what: str = _HOOK) -> None:
-    """The same, but the callback also gets the mode that `open` got."""
     _before_open.append(guarded(what)(callback))
 
 

@@ -96,7 +96,7 @@ def install() -> None:
     if folder := os.environ.get("BACKPROP_CODE"):
         _record_modules_in(folder)
     file_events.install()
-    file_events.on_mode_of_writing(_opening, KEEPING)
+    file_events.on_open_for_writing(_opening, KEEPING)
     file_events.on_checkpoint_reported(_reported, KEEPING)
     if offered := os.environ.get("BACKPROP_RESUME_FROM"):
         file_events.on_replace(lambda source, target: _keeper().before_replace(source, target), KEEPING)

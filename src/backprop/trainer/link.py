@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import weakref
 from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import Any, Callable, Iterator, Mapping, NoReturn, Optional
@@ -20,8 +19,8 @@ from .failsafe import guarded, is_off, turn_off
 from .pace import Pace
 from .plain_files import open_plain
 from .step_agreement import Agreement, StepRequest
+from .step_reports import StepReports
 
-STEP_EVERY_S = 1.0  # steps are reported this often at least, if any are made
 _OVERDUE_AFTER = 1 / 3  # of the grace period; SIGTERM comes at two thirds: stop_ladder.py
 
 
@@ -58,6 +57,7 @@ class SupervisorLink:
         self.interrupts = DeferredSignals(self.is_stop_requested)
         self.agreement = Agreement(os.path.join(self.run_dir, f"session-{self.session_number}.agreed"))
         self.pace = Pace()
+        self.steps = StepReports(self._events)
         self.owner: Optional[str] = None  # the framework whose loop is running; other hooks do nothing meanwhile
         self.samples_losses = True  # and whether losses are sampled meanwhile: it reports them late
         self.report_losses: Optional[Callable[..., None]] = None  # see hooks/pytorch; called after a step of its loop
@@ -66,16 +66,8 @@ class SupervisorLink:
         self._is_inspecting = False  # hooks decide whether the offered checkpoint is theirs
         self._resume_source: Optional[str] = None  # what training continues from, until that is confirmed by a step
         self._registered_pid: Optional[int] = None
-        self._step_reported_at = 0.0
-        self._reported_step: Optional[int] = None  # the last that the supervisor knows of
-        self._last_step: Optional[tuple[int, Optional[int], bool]] = None  # of the loop that is running
-        self._is_total_reported = False  # of the loop that is running
-        self.ended_at_step: Optional[int] = None  # the last of the latest loop that a hook has driven
         self._saved_paths: set[str] = set()  # of which it is recorded that this process saves them
         self._answered_requests = 0  # checkpoint requests that need no save any more
-        self._units: dict[bool, str] = {}  # what the reported and the counted steps are, as the supervisor knows it
-        self.count_now: Optional[Callable[[], int]] = None  # for steps other than those of optimizers
-        self._counted = 0  # the last step that a hook counted
 
     # -- events for the supervisor
 
@@ -87,42 +79,6 @@ class SupervisorLink:
     def send_event_from_any_rank(self, **fields: Any) -> None:
         """Report what only this process has done, whichever rank it is."""
         self._events.send(fields)
-
-    def log(self, step: int, metrics: Mapping[str, Any], total_steps: Optional[int] = None) -> None:
-        """Report metrics at a step, from rank 0 only. Values that are not numbers are left out."""
-        if distributed.rank() == 0:
-            self._step_reported_at = monotonic()
-            self._reported_step = step
-            self._is_total_reported |= total_steps is not None
-            self._events.send_metrics(step, metrics, total_steps)
-
-    def set_unit(self, unit: str, *, is_counted: bool = False) -> None:
-        """Report what one step is, once. unit: in the singular. is_counted: of the steps that we count."""
-        if self._units.get(is_counted) != unit:
-            self._units[is_counted] = unit
-            more = {"counted": True} if is_counted else {}
-            self.send_event(event="unit", unit=unit, **more)
-
-    def count_as(self, unit: str, training: Any, steps_of: Callable[[Any], int]) -> None:
-        """From now on a hook counts steps of this kind, instead of those of optimizers.
-
-        training: what counts them; it holds models and data, so it is not kept alive. steps_of: how many it has made.
-        """
-        alive = weakref.ref(training)
-
-        def count_now() -> int:
-            training = alive()
-            return self._counted if training is None else steps_of(training)
-
-        self.count_now = count_now
-        self.set_unit(unit, is_counted=True)
-
-    def count(self, step: int, total_steps: Optional[int] = None) -> None:
-        """Report a step that we count, for a script that may report steps of another kind."""
-        self._step_reported_at = monotonic()
-        self._reported_step = self._counted = step
-        more = {} if total_steps is None else {"total_steps": total_steps}
-        self.send_event(step=step, counted=True, **more)
 
     def register_process(self) -> None:
         """Record that this process trains, on every rank: the supervisor interrupts it at the end, but no worker.
@@ -242,11 +198,6 @@ class SupervisorLink:
 
     # -- a loop that a hook drives
 
-    @property
-    def driven_step(self) -> Optional[int]:
-        """The last step of the loop that is running; None before it has made one."""
-        return None if self._last_step is None else self._last_step[0]
-
     @contextmanager
     def training(
         self,
@@ -274,18 +225,17 @@ class SupervisorLink:
         self.register_process()
         self.agreement.begin_loop()
         if unit is not None:
-            self.set_unit(unit, is_counted=is_counted)
+            self.steps.set_unit(unit, is_counted=is_counted)
         self.pace.begin_loop(monotonic())
-        self._step_reported_at = 0.0  # the first step is reported at once, for its total
-        self._is_total_reported = False
-        self._reported_step = self._last_step = None
+        self.steps.begin_loop()
         self.pace.report(self.send_event)
         try:
             with self.interrupts.patient():
                 try:
                     yield True
                 finally:
-                    self._report_last_step()
+                    self._report_losses(is_over=True)
+                    self.steps.end_loop()
             if not self.is_stopping:
                 self.confirm_resume()
                 self.send_event(event="finished")
@@ -326,30 +276,14 @@ class SupervisorLink:
         self.pace.end_step(now)
         if self.owner is not None:
             self.pace.report(self.send_event)
-        self._last_step = (step, total_steps, is_counted)
-        if self.samples_losses and self.report_losses is not None:
-            self.report_losses()
-        if now >= self._step_reported_at + STEP_EVERY_S:
-            self._report_step(step, total_steps, is_counted=is_counted)
+        self._report_losses(is_over=False)
+        self.steps.end_step(now, step, total_steps, is_counted=is_counted)
         request = StepRequest(save=self.checkpoint_due(), stop=self.should_stop())
         return request if distributed.world_size() == 1 else self._agreed(step, request)
 
-    def _report_step(self, step: int, total_steps: Optional[int], *, is_counted: bool) -> None:
-        if is_counted:
-            self.count(step, total_steps)
-        else:  # the total is a metric: once is enough
-            self.log(step, {}, None if self._is_total_reported else total_steps)
-
-    def _report_last_step(self) -> None:
+    def _report_losses(self, *, is_over: bool) -> None:
         if self.samples_losses and self.report_losses is not None:
-            self.report_losses(is_over=True)
-        if self._last_step is not None:
-            step, total_steps, is_counted = self._last_step
-            self._last_step = None
-            self.ended_at_step = step
-            reported = self._reported_step  # if the script did, it may be of another kind than those that are counted
-            if reported is None or (step != reported if is_counted else step > reported):
-                self._report_step(step, total_steps, is_counted=is_counted)
+            self.report_losses(is_over=is_over)
 
     @guarded("distributed training", otherwise=StepRequest())
     def _agreed(self, step: int, request: StepRequest) -> StepRequest:

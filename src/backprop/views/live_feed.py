@@ -24,7 +24,7 @@ from backprop.store.files import Piece, last_lines, opened
 from backprop.store.filters import Wanted
 from backprop.store.home import Home, HomeBusyError
 from backprop.store.index import Index, set_aside_if_damaged
-from backprop.store.usage import files as usage_files
+from backprop.store.usage import history as usage_history
 from backprop.views.run_row import RunRow
 from backprop.views.terminal.machine_summary import Occupancy, read_occupancy
 
@@ -203,7 +203,7 @@ class LiveFeed:
 
     def _read_shown(self, index: Index, view: RunView, request: FeedRequest) -> ShownRun:
         reported = [name for name in metric_names.all_names([view]) if not metric_names.is_progress(name)]
-        metrics = (*reported, *usage_files.names(view))
+        metrics = (*reported, *usage_history.names(view))
         metric = (
             request.metric
             if request.metric in metrics

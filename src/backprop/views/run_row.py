@@ -24,6 +24,7 @@ class RunRow(NamedTuple):
 
     @property
     def summary(self) -> MetricSummary | None:
+        """What is known of its metric; None where the run has none of that name."""
         return None if self.metric is None else self.view.summaries.get(self.metric)
 
     @property

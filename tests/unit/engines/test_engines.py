@@ -23,9 +23,9 @@ from backprop.store.rundir import RunDir
 from backprop.supervisor import environment
 from tests.conftest import wait_for
 from tests.fakes.slurm import put
+from tests.records import LIMITS
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
-LIMITS = Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0)
 SPEC = RunSpec(
     id="r", command=("python", "x.py"), cwd="/", created_at=AT, host="h", user="u", limits=LIMITS, slurm=SlurmRequest()
 )

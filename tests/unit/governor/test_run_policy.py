@@ -12,9 +12,9 @@ from backprop.governor.run_policy import (
     VRAM_PATIENCE_S,
     Action,
     PauseState,
+    PolicyDecision,
     Sample,
     State,
-    Verdict,
     hard_ram_limit_bytes,
     judge,
     time_to_exhaustion_s,
@@ -34,7 +34,7 @@ def card(temp_c: float | None = None, uuid: str = "GPU-0", total: int | None = 8
     return Gpu(index=0, uuid=uuid, name="Fake", vendor="nvidia", vram_total_bytes=total, temp_c=temp_c)
 
 
-def obeyed(pauses: PauseState, verdict: Verdict, now: float) -> PauseState:
+def obeyed(pauses: PauseState, verdict: PolicyDecision, now: float) -> PauseState:
     """The pauses after a supervisor did what the verdict says."""
     match verdict.action:
         case Action.PAUSE:
@@ -47,7 +47,9 @@ def obeyed(pauses: PauseState, verdict: Verdict, now: float) -> PauseState:
             return pauses
 
 
-def judged_from(pauses: PauseState, asked: Limits, samples: Sequence[Sample]) -> tuple[PauseState, list[Verdict]]:
+def judged_from(
+    pauses: PauseState, asked: Limits, samples: Sequence[Sample]
+) -> tuple[PauseState, list[PolicyDecision]]:
     """The pauses after these samples, and the verdict on each."""
     state, verdicts = State(), []
     for sample in samples:
@@ -57,7 +59,7 @@ def judged_from(pauses: PauseState, asked: Limits, samples: Sequence[Sample]) ->
     return pauses, verdicts
 
 
-def judged(asked: Limits, samples: Sequence[Sample]) -> list[Verdict]:
+def judged(asked: Limits, samples: Sequence[Sample]) -> list[PolicyDecision]:
     return judged_from(PauseState(), asked, samples)[1]
 
 
@@ -455,7 +457,7 @@ def test_three_samples_are_no_trend():
 
 def drop(seconds_ago: float, what: str) -> Action:
     """The verdict on a machine with next to nothing left since a fall so long ago."""
-    state, verdict = State(), Verdict()
+    state, verdict = State(), PolicyDecision()
     for at in (0.0, *(seconds_ago - 0.1 * n for n in (3, 2, 1, 0))):
         free = 3 * GB if at == 0.0 else GB // 100
         sample = (

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from backprop.lifecycle.continuation import newest_job, remaining, unwanted
-from backprop.records import Limits, RunSpec, Status, StopReason
+from backprop.records import RunSpec, Status, StopReason
 from backprop.store.journal.entries import (
     Entry,
     NotContinued,
@@ -17,9 +17,9 @@ from backprop.store.journal.entries import (
     Submitted,
 )
 from backprop.store.journal.fold import fold
+from tests.records import LIMITS
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
-LIMITS = Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0)
 SPEC = RunSpec(id="r", command=("python", "x.py"), cwd="/", created_at=AT, host="h", user="u", limits=LIMITS)
 SUBMITTED = Submitted(at=AT, session=1, host="h", limits=LIMITS, job="7", checkpoint="/named")
 

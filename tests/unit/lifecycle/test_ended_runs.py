@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backprop.errors import UsageError
-from backprop.lifecycle.ended_runs import Standing, cursor, number_of, take
-from backprop.records import Run, Session, Status
+from backprop.lifecycle.ended_runs import EndStatus, cursor, number_of, take
+from backprop.records import Run, Status
 from backprop.store.index import Index
 from tests.conftest import scaled
-from tests.records import AT, SPEC
+from tests.records import AT, SPEC, session_record
 
 RUNS = "abcd"
 
@@ -38,14 +38,11 @@ class Model:
 
     def put(self, run_id: str) -> None:
         status = Status.COMPLETED if run_id in self.ended else Status.RUNNING
-        sessions = tuple(
-            Session(number=n, status=status, started_at=AT, timebox_s=1, grace_s=1, host="h", supervisor_pid=1)
-            for n in range(1, self.sessions[run_id] + 1)
-        )
+        sessions = tuple(session_record(status, n, timebox_s=1, grace_s=1) for n in range(1, self.sessions[run_id] + 1))
         ended_at = AT + timedelta(seconds=self.sessions[run_id]) if run_id in self.ended else None
         spec = msgspec.structs.replace(SPEC, id=run_id)
         self._journal_size += 1
-        run = Run(spec=spec, status=status, sessions=sessions, ended_at=ended_at)
+        run = Run(spec=spec, status=status, latest=sessions, ended_at=ended_at)
         self.index.put_run(run, self._journal_size)
 
     def begin(self, run_id: str) -> None:
@@ -57,10 +54,10 @@ class Model:
         if self.sessions[run_id] and run_id not in self.ended:
             self.ended[run_id] = self.sessions[run_id]
 
-    def standing(self, run_id: str) -> Standing:
+    def standing(self, run_id: str) -> EndStatus:
         if run_id in self.held:
-            return Standing.UNDECIDED
-        return Standing.ENDED if run_id in self.ended else Standing.NO_NEWS
+            return EndStatus.UNDECIDED
+        return EndStatus.ENDED if run_id in self.ended else EndStatus.NO_NEWS
 
 
 STEPS = st.lists(
@@ -112,9 +109,9 @@ def test_no_end_is_missed_and_none_is_told_twice(
 def test_an_end_that_is_not_decided_holds_back_those_after_it():
     """The next call begins with it: a cursor past it would leave it out for ever."""
     ends = [(3, "a"), (5, "b"), (6, "c"), (9, "d")]
-    found = {"a": Standing.ENDED, "b": Standing.NO_NEWS, "c": Standing.UNDECIDED, "d": Standing.ENDED}
+    found = {"a": EndStatus.ENDED, "b": EndStatus.NO_NEWS, "c": EndStatus.UNDECIDED, "d": EndStatus.ENDED}
     assert take(ends, 2, found.__getitem__) == (["a"], 5, ["c", "d"])
-    found["c"] = Standing.ENDED
+    found["c"] = EndStatus.ENDED
     assert take(ends[2:], 5, found.__getitem__) == (["c", "d"], 9, [])
     assert take([], 9, found.__getitem__) == ([], 9, [])
 

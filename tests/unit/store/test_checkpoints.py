@@ -19,9 +19,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backprop.records import Checkpoint, Measure, Session, Status
-from backprop.store.checkpoints import MAX_MANIFEST_FILES, Choice, choose, is_complete, measure, problem
+from backprop.records import Checkpoint, Measure, Status
+from backprop.store.checkpoints import MAX_MANIFEST_FILES, CheckpointChoice, choose, is_complete, measure, problem
 from tests.conftest import scaled
+from tests.records import session_record
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 NOISE = random.Random(1).randbytes(4096)
@@ -454,7 +455,7 @@ def test_what_another_run_has_saved_over_is_passed_over(tmp_path: Path):
         asked.append(one)
         return "run7" if one == shared else None
 
-    assert choose([good, shared, gone], saved_over_by) == Choice(
+    assert choose([good, shared, gone], saved_over_by) == CheckpointChoice(
         checkpoint=good, skipped=((gone, "it does not exist"), (shared, "run run7 has saved over it since"))
     )
     assert asked == [shared, good]
@@ -527,8 +528,8 @@ def test_what_was_saved_in_an_emergency_is_not_chosen(tmp_path: Path):
     """The script may not know how to load it: it is taken only when somebody names it."""
     good = checkpoint(saved(tmp_path, "good.bin", b"x"), 1)
     emergency = msgspec.structs.replace(checkpoint(saved(tmp_path, "newer.bin", b"x"), 2), is_emergency=True)
-    assert choose([good, emergency]) == Choice(checkpoint=good)
-    assert choose([emergency]) == Choice(checkpoint=None)
+    assert choose([good, emergency]) == CheckpointChoice(checkpoint=good)
+    assert choose([emergency]) == CheckpointChoice(checkpoint=None)
 
 
 # -- what was kept
@@ -574,11 +575,8 @@ def test_where_no_step_tells_the_newest_of_a_session_that_read_its_checkpoint_is
     kept = kept_checkpoint(tmp_path / "kept", None, 2)
     (tmp_path / "later").write_bytes(b"weights")
     later = Checkpoint(path=str(tmp_path / "later"), step=None, session=session, measure=kept.measure)
-    ran = Session(
-        number=session, status=Status.STOPPED, started_at=NOW, timebox_s=60, grace_s=30, host="h", supervisor_pid=1,
-        is_checkpoint_read=is_read,
-    )  # fmt: skip
-    choice = choose([kept, later], sessions=[ran])
+    ran = session_record(Status.STOPPED, session, started_at=NOW, timebox_s=60, is_checkpoint_read=is_read)  # fmt: skip
+    choice = choose([kept, later], sessions=lambda: [ran])
     assert choice.checkpoint == (later if is_read else kept)
     why = f"session {session} was not seen to read its checkpoint, and no step shows that it came as far"
     assert choice.skipped == (() if is_read else ((later, why),))

@@ -9,12 +9,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from backprop.records import Checkpoint, Limits, Measure, Run, RunSpec, RunView, Session, Status
+from backprop.records import Checkpoint, Measure, Run, RunSpec, RunView, Status
 from backprop.store import experiments_json
 from backprop.store.files import replace_file
 from backprop.store.home import Home
 from backprop.store.index import Index
 from backprop.store.output.protocol import digest
+from tests.records import LIMITS, session_record
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=timezone.utc)
 AT_MS = 1_767_323_045_678
@@ -47,20 +48,12 @@ def add(index: Index, run_id: str, output: bytes = b"", *, age_s: float = 0, **c
         created_at=AT - timedelta(seconds=age_s),
         host="here",
         user="me",
-        limits=Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0),
+        limits=LIMITS,
         **changes,
     )
-    session = Session(
-        number=1,
-        status=Status.COMPLETED,
-        started_at=AT,
-        timebox_s=600,
-        grace_s=30,
-        host="here",
-        supervisor_pid=1,
-    )
+    session = session_record(Status.COMPLETED, started_at=AT, host="here")
     ended_at = AT + timedelta(seconds=1.5)
-    index.put_run(Run(spec=spec, status=Status.COMPLETED, sessions=(session,), ended_at=ended_at), 1)
+    index.put_run(Run(spec=spec, status=Status.COMPLETED, latest=(session,), ended_at=ended_at), 1)
     batch = digest(output)
     measure = Measure(size_bytes=1, saved_at=AT)
     saved = [

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backprop.records import Checkpoint, Limits, Measure, Origin, Run, RunSpec, Session, Source, Status
+from backprop.records import Checkpoint, Measure, Origin, Run, RunSpec, Source, Status
 from backprop.store import curves
 from backprop.store.curve_writer import CHUNK_POINTS, MAX_METRICS
 from backprop.store.home import Home
@@ -23,9 +23,9 @@ from backprop.store.index import SCHEMA_VERSION, Index, IndexBrokenError, open_i
 from backprop.store.output.protocol import Batch, digest
 from backprop.store.usage import blocks as usage_blocks
 from tests.conftest import HANG_S, scaled
+from tests.records import LIMITS, session_record
 
 AT = datetime(2026, 1, 2, tzinfo=timezone.utc)
-LIMITS = Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0)
 
 
 def made(run_id: str = "run1", *, age_s: float = 0, status: Status = Status.RUNNING, **changes: Any) -> Run:
@@ -40,17 +40,8 @@ def made(run_id: str = "run1", *, age_s: float = 0, status: Status = Status.RUNN
         limits=LIMITS,
         **changes,
     )
-    session = Session(
-        number=1,
-        status=status,
-        started_at=AT,
-        timebox_s=600,
-        grace_s=30,
-        host="here",
-        supervisor_pid=1,
-        elapsed_s=elapsed_s,
-    )
-    return Run(spec=spec, status=status, sessions=(session,))
+    session = session_record(status, started_at=AT, host="here", elapsed_s=elapsed_s)
+    return Run(spec=spec, status=status, latest=(session,))
 
 
 def output(*lines: dict[str, Any]) -> bytes:

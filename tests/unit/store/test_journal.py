@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -17,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backprop.records import (
-    Limits,
+    CodeState,
     ManifestEntry,
     Pauser,
     Revision,
@@ -58,9 +59,10 @@ from backprop.store.journal.entries import (
     parse,
 )
 from backprop.store.journal.file import Journal, read
-from backprop.store.journal.fold import fold, gpu_counts
+from backprop.store.journal.fold import PACK, RULES, FoldedRun, RunReader, fold, fold_on, gpu_counts
 from backprop.store.output.line_times import OffsetSample
 from tests.conftest import scaled, wait_for
+from tests.records import LIMITS
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=timezone.utc)
 LATER = datetime(2026, 1, 2, 4, tzinfo=timezone.utc)
@@ -71,7 +73,7 @@ SPEC = RunSpec(
     created_at=AT,
     host="here",
     user="me",
-    limits=Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0),
+    limits=LIMITS,
 )
 
 
@@ -657,6 +659,138 @@ def test_a_journal_reads_back_as_it_was_folded(tmp_path_factory: pytest.TempPath
     finally:
         journal.close()
     assert fold(SPEC, read(path)[0]) == fold(SPEC, entries)
+
+
+offers = numbers.map(
+    lambda number: started(number, offered=f"/a/{number % 2}", code=CodeState(patch=f"code-{number:012x}.patch"))
+)
+reads = st.builds(CheckpointRead, at=st.just(AT), session=numbers)
+of_many_sessions = st.lists(st.one_of(offers, offers, reads, any_entry), max_size=20)
+
+
+@given(of_many_sessions, of_many_sessions, st.integers(1, 3))
+@settings(max_examples=scaled(300), deadline=None)
+def test_packing_sessions_changes_nothing(first: list[Entry], more: list[Entry], pack: int):
+    """A run that keeps most of its sessions as bytes is the same run, whatever entry is about one of those."""
+    plain = fold(SPEC, [*first, *more])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("backprop.store.journal.fold.PACK", pack)
+        packed = fold(SPEC, [*first, *more])
+        assert packed == fold_on(fold(SPEC, first), more)
+    assert msgspec.structs.replace(packed, earlier=(), latest=packed.sessions) == plain
+    assert len(packed.latest) <= 2 * pack
+    for name in ("first_session", "session_count", "elapsed_s", "offered", "newest_number", "code", "last_session"):
+        assert getattr(packed, name) == getattr(plain, name), name
+    for number in range(1, plain.newest_number + 2):
+        assert packed.sessions_since(number) == plain.sessions_since(number)
+
+
+def test_most_sessions_of_a_long_run_are_packed():
+    """So that to read and store it again costs little more than for a run of a few."""
+    run = fold(SPEC, [entry for number in range(1, 1001) for entry in (started(number), ended(number, Status.FAILED))])
+    assert len(run.latest) < 2 * PACK
+    assert run.session_count == run.newest_number == len(run.sessions) == 1000
+    short, packed = run.split()
+    assert len(msgspec.json.encode(short)) < len(packed) / 3
+    assert msgspec.json.decode(msgspec.json.encode(short), type=Run).joined(packed) == run
+
+
+def folded(path: Path, spec: RunSpec = SPEC) -> FoldedRun:
+    """The state of a run as an index stores it."""
+    reader = RunReader(path, spec)
+    run, size = reader.read()
+    return stored_after(reader, run, size)
+
+
+def stored_after(reader: RunReader, run: Run, size: int) -> FoldedRun:
+    short, packed = run.split()
+    record = msgspec.json.encode(short)
+    return FoldedRun(record, packed, size, reader.checksum(record, packed))
+
+
+@given(of_many_sessions, of_many_sessions)
+@settings(max_examples=scaled(200), deadline=None)
+def test_a_run_read_on_from_its_stored_state_is_the_run(
+    tmp_path_factory: pytest.TempPathFactory, first: list[Entry], more: list[Entry]
+):
+    """Wherever the state was stored and its writer died, what follows in the journal is folded onto it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("backprop.store.journal.fold.PACK", 1)
+        path = tmp_path_factory.mktemp("fold") / "journal.jsonl"
+        with closing(Journal(path)) as journal:
+            journal.append(*first)
+            stored = folded(path)
+            journal.append(*more)
+        reader = RunReader(path, SPEC, stored)
+        run, size = reader.read()
+        assert (run, size) == (fold(SPEC, [*first, *more]), path.stat().st_size)
+        assert RunReader(path, SPEC, stored_after(reader, run, size)).read_new() == []
+
+
+def test_what_the_stored_state_has_is_not_read_again(path: Path, journal: Journal):
+    """Of a journal of thousands of sessions, only what is new costs anything."""
+    journal.append(started(1), ended(1, Status.TIMEBOXED))
+    stored = folded(path)
+    journal.append(started(2))
+    assert RunReader(path, SPEC, stored).read_new() == [started(2)]
+
+
+@pytest.mark.parametrize(
+    "rewrite",
+    [
+        lambda data: data.replace(b'"timeboxed"', b'"completed"'),
+        lambda data: data.replace(b'"elapsed_s":1.5', b'"elapsed_s":2.5'),
+        lambda data: data[: data.index(b"\n") + 1],
+        lambda data: b"",
+        lambda data: b"\n" + data,
+    ],
+    ids=["another end, as long", "another time, as long", "cut off", "emptied", "moved by a byte"],
+)
+@pytest.mark.parametrize("is_in_place", [True, False])
+def test_a_stored_state_is_not_used_for_a_journal_that_was_rewritten(
+    path: Path, journal: Journal, rewrite: Callable[[bytes], bytes], is_in_place: bool
+):
+    """The journal is what is true, whatever replaced it, restored it or changed it in its place."""
+    journal.append(started(1), ended(1, Status.TIMEBOXED), started(2), ended(2, Status.COMPLETED))
+    stored, data = folded(path), rewrite(path.read_bytes())
+    if not is_in_place:
+        path.unlink()
+    path.write_bytes(data)
+    assert RunReader(path, SPEC, stored).read() == (fold(SPEC, read(path)[0]), len(data))
+
+
+def test_a_stored_state_of_another_record_is_not_used(path: Path, journal: Journal):
+    """What was asked (run.json) is a part of the state, and the index may be damaged without SQLite noticing."""
+    journal.append(started(1), ended(1, Status.TIMEBOXED))
+    stored = folded(path)
+    other = msgspec.structs.replace(SPEC, name="another")
+    assert RunReader(path, other, stored).read()[0] == fold(other, read(path)[0])
+    for damaged in (stored.record.replace(b"timeboxed", b"completed"), stored.record[:-1]):
+        assert RunReader(path, SPEC, stored._replace(record=damaged)).read()[0] == fold(SPEC, read(path)[0])
+
+
+def test_other_rules_have_another_number():
+    """If this fails, the same journal gives another run than before: raise RULES, and put the new number here."""
+    assert (RULES, zlib.crc32(msgspec.json.encode(fold(SPEC, EVERY_ENTRY)))) == (1, 1143740686)
+
+
+def test_a_stored_state_of_other_rules_is_not_used(path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch):
+    """An older version may have known less of what a journal may say."""
+    journal.append(started(1), ended(1, Status.TIMEBOXED))
+    stored = folded(path)
+    monkeypatch.setattr("backprop.store.journal.fold.RULES", RULES + 1)
+    assert len(RunReader(path, SPEC, stored).read_new()) == 2
+
+
+def test_a_journal_that_is_replaced_later_is_read_from_its_beginning(path: Path, journal: Journal):
+    """The stored state is looked at once: what replaces the journal after that has nothing to do with it."""
+    journal.append(started(1), ended(1, Status.TIMEBOXED))
+    reader = RunReader(path, SPEC, folded(path))
+    reader.read()
+    path.rename(path.with_name("old"))
+    with closing(Journal(path)) as another:
+        another.append(started(1))
+    assert reader.read()[0] == fold(SPEC, [started(1)])
 
 
 @given(st.binary(max_size=200))

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from backprop.records import Checkpoint, Run, RunView, Session, Status
+from backprop.records import Checkpoint, Run, RunView, Status
 from backprop.store import kept_checkpoints
 from backprop.store.checkpoints import measure
 from backprop.trainer.overwrites import kept_names
-from tests.records import AT, SPEC
+from tests.records import SPEC, session_record
 
 
 def reported(path: Path, step: int = 1, **fields: object) -> Checkpoint:
@@ -29,11 +29,8 @@ def reconciled(
     """What is said of it."""
     told: list[str] = []
     offered = None if offered is None else str(offered)
-    session = Session(
-        number=1, status=status, started_at=AT, timebox_s=600, grace_s=30, host="h", supervisor_pid=1,
-        offered=offered, is_checkpoint_read=offered is not None,
-    )  # fmt: skip
-    run = Run(spec=SPEC, status=status, sessions=(session,))
+    session = session_record(status, offered=offered, is_checkpoint_read=offered is not None)  # fmt: skip
+    run = Run(spec=SPEC, status=status, latest=(session,))
     kept_checkpoints.reconcile(RunView(run=run, run_dir="/d", checkpoints=checkpoints), lambda _: other, told.append)
     return told
 

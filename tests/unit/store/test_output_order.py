@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from backprop.store import output_order
-from backprop.store.output_order import Note, OrderNotes
+from backprop.store.output_order import OrderNote, OrderNotes
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def test_what_is_noted_is_read(path: Path):
     notes = OrderNotes(path)
     for at_s, out_bytes, err_bytes in ((1.0, 10, 0), (2.0, 20, 5), (3.0, 30, 5), (4.0, 40, 7)):
         notes.look(at_s, out_bytes, err_bytes)
-    assert output_order.read(path) == [Note(20, 5), Note(40, 7)]
+    assert output_order.read(path) == [OrderNote(20, 5), OrderNote(40, 7)]
     assert path.stat().st_mode & 0o077 == 0
 
 
@@ -30,7 +30,7 @@ def test_half_a_note_is_none_and_the_last(path: Path):
     """A full disk cut it short."""
     OrderNotes(path).look(1.0, 10, 5)
     path.write_bytes(path.read_bytes() + b"half")
-    assert output_order.read(path) == [Note(10, 5)]
+    assert output_order.read(path) == [OrderNote(10, 5)]
 
 
 def test_a_day_of_progress_bars_needs_little_room(path: Path):
@@ -40,7 +40,7 @@ def test_a_day_of_progress_bars_needs_little_room(path: Path):
         notes.look(look / 4, 0, look)
     found = output_order.read(path)
     assert len(found) < 10_000
-    assert found[:9] == [Note(0, look) for look in range(1, 10)]
+    assert found[:9] == [OrderNote(0, look) for look in range(1, 10)]
 
 
 def test_where_nothing_can_be_written_nothing_breaks(tmp_path: Path):

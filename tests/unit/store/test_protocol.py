@@ -288,7 +288,6 @@ def test_objects_on_one_line(line: bytes, steps: list[int], saved_at: list[int])
     assert [offset - 107 for offset, _ in batch.checkpoints] == saved_at
     assert list(batch.series["value"].steps) == [*steps, 23]
     assert list(batch.series["value"].ends)[-1] == 107 + len(line) + 1 + len(STEP) + 1
-    assert batch.line_count == len(steps) + len(saved_at) + 1
 
 
 @given(st.lists(st.sampled_from([*UNDERSTOOD, *NOTES]), min_size=1, max_size=6), st.integers(0, 1000))
@@ -367,11 +366,6 @@ def test_a_point_ends_where_its_line_does():
     batch = digest(b"".join(lines), offset=1000)
     assert list(batch.series["a"].ends) == [1000 + len(b"".join(lines[:2])), 1000 + len(b"".join(lines))]
     assert list(batch.series["b"].ends) == [1000 + len(b"".join(lines[:2]))]
-
-
-def test_lines_that_mean_something_are_counted():
-    """Metrics and events; neither what is just output nor an empty line."""
-    assert digest(b'out\n{"step": 1}\n\n{"event": "x"}\n{"event": "finished"}\n{"step"\n').line_count == 3
 
 
 def test_the_newest_value_of_a_metric():

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backprop.errors import UsageError
-from backprop.records import Goal, Limits, Run, RunSpec, RunView, Session, Status
+from backprop.records import Goal, Run, RunSpec, RunView, Status
 from backprop.store import filters, metric_names, query
 from backprop.store.chunk_summary import outline
 from backprop.store.curve_writer import CHUNK_POINTS
@@ -24,24 +24,15 @@ from backprop.store.filters import SORT_KEYS, Wanted
 from backprop.store.index import Index
 from backprop.store.output.line_times import OffsetSample, Timeline
 from backprop.store.output.protocol import digest
+from tests.records import LIMITS, session_record
 
 NOW = datetime.now(timezone.utc)
-LIMITS = Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0)
 
 
 def made(run_id: str, *, age_s: float = 0, status: Status = Status.RUNNING, elapsed_s: Any = None, **spec: Any) -> Run:
     """A run with as many sessions as there are in `elapsed_s` (seconds, or a list of them)."""
     sessions = tuple(
-        Session(
-            number=number,
-            status=status,
-            started_at=NOW,
-            timebox_s=600,
-            grace_s=30,
-            host="here",
-            supervisor_pid=1,
-            elapsed_s=seconds,
-        )
+        session_record(status, number, started_at=NOW, host="here", elapsed_s=seconds)
         for number, seconds in enumerate(elapsed_s if isinstance(elapsed_s, list) else [elapsed_s], start=1)
     )
     fixed = {
@@ -53,7 +44,7 @@ def made(run_id: str, *, age_s: float = 0, status: Status = Status.RUNNING, elap
         "user": "me",
         "limits": LIMITS,
     }
-    return Run(spec=RunSpec(**{**fixed, **spec}), status=status, sessions=sessions)
+    return Run(spec=RunSpec(**{**fixed, **spec}), status=status, latest=sessions)
 
 
 def say(index: Index, run_id: str, *lines: dict[str, Any], session: int = 1, timeline: Timeline | None = None) -> None:

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from backprop.errors import ConfigError, UsageError
-from backprop.records import GitState, Limits, RunSpec
+from backprop.records import GitState, RunSpec
 from backprop.store.files import UnreadableError
 from backprop.store.home import Home, HomeBusyError, set_aside
 from backprop.store.rundir import RUN_ID, check_run_id, new_run_id
+from tests.records import LIMITS
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=timezone.utc)
 
@@ -30,7 +31,7 @@ def spec(run_id: str = "run1", **changes: Any) -> RunSpec:
         "created_at": AT,
         "host": "here",
         "user": "me",
-        "limits": Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0),
+        "limits": LIMITS,
         **changes,
     }
     return RunSpec(**told)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from backprop.store.output.protocol import TrainingBegan
-from backprop.supervisor.checkpoint_reads import CheckpointReads, Offer, Verdict
+from backprop.supervisor.checkpoint_reads import CheckpointReads, Offer, OfferFinding
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_a_read_is_known_at_the_next_look_and_said_once(offer: Offer, checkpoint
     """Steps that are seen together with it do not count as trained without."""
     checkpoint.read_bytes()
     assert _verdicts(offer, has_trained=True) == []
-    assert _verdicts(offer, has_trained=True) == [Verdict(str(checkpoint), has_trained=True)]
+    assert _verdicts(offer, has_trained=True) == [OfferFinding(str(checkpoint), has_trained=True)]
     assert _verdicts(offer, has_trained=True, is_over=True) == []
     assert offer.is_read
 
@@ -156,10 +156,10 @@ def test_a_read_is_known_at_the_next_look_and_said_once(offer: Offer, checkpoint
 def test_a_session_that_trains_without_a_read_is_told_once(offer: Offer, checkpoint: Path):
     """A read that comes later may be another training of the script, or a last evaluation: it is told, and no more."""
     assert _verdicts(offer) == []
-    assert _verdicts(offer, has_trained=True) == [Verdict(None, has_trained=True)]
+    assert _verdicts(offer, has_trained=True) == [OfferFinding(None, has_trained=True)]
     assert _verdicts(offer, has_trained=True) == []
     checkpoint.read_bytes()
-    assert _verdicts(offer, is_over=True) == [Verdict(str(checkpoint), has_trained=True, is_late=True)]
+    assert _verdicts(offer, is_over=True) == [OfferFinding(str(checkpoint), has_trained=True, is_late=True)]
     assert not offer.is_read
 
 
@@ -170,12 +170,12 @@ def test_another_checkpoint_of_the_run_may_be_read_instead(checkpoint: Path):
     offer = Offer(str(checkpoint), [str(other)], can_be_elsewhere=False)
     other.read_bytes()
     assert _verdicts(offer) == []
-    assert _verdicts(offer, has_trained=True) == [Verdict(str(other), has_trained=True)]
+    assert _verdicts(offer, has_trained=True) == [OfferFinding(str(other), has_trained=True)]
     offer.close()
 
 
 def test_at_the_end_nothing_was_read(offer: Offer):
-    assert _verdicts(offer, is_over=True) == [Verdict(None, has_trained=False)]
+    assert _verdicts(offer, is_over=True) == [OfferFinding(None, has_trained=False)]
 
 
 def test_elsewhere_it_may_have_been_read(checkpoint: Path):
@@ -183,7 +183,7 @@ def test_elsewhere_it_may_have_been_read(checkpoint: Path):
     offer = Offer(str(checkpoint), can_be_elsewhere=True)
     assert _verdicts(offer, has_trained=True, is_over=True) == []
     checkpoint.read_bytes()
-    assert _verdicts(offer, is_over=True) == [Verdict(str(checkpoint), has_trained=True)]
+    assert _verdicts(offer, is_over=True) == [OfferFinding(str(checkpoint), has_trained=True)]
     offer.close()
 
 
@@ -192,8 +192,8 @@ def test_a_hook_that_looks_at_it_does_not_resume_from_it(offer: Offer, checkpoin
     checkpoint.read_bytes()
     assert _verdicts(offer) == []
     assert _verdicts(offer, LOOKS) == []
-    assert _verdicts(offer, ANEW, has_trained=True) == [Verdict(None, has_trained=True, is_certain=True)]
-    resumed = Verdict("/own", has_trained=True, is_certain=True)
+    assert _verdicts(offer, ANEW, has_trained=True) == [OfferFinding(None, has_trained=True, is_certain=True)]
+    resumed = OfferFinding("/own", has_trained=True, is_certain=True)
     assert _verdicts(offer, TrainingBegan(is_decided=True, resumed_from="/own")) == [resumed]
     assert _verdicts(offer, ANEW, is_over=True) == []
 

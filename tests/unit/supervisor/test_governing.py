@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from backprop.governor.run_policy import Action, PauseState, Verdict
+from backprop.governor.run_policy import Action, PauseState, PolicyDecision
 from backprop.records import Pauser, StopReason
 from backprop.store.journal.entries import StopRequested
 from backprop.supervisor.governing import Governing
@@ -14,21 +14,21 @@ from tests.unit.supervisor.fake_session import FakeSession
 class FakeMonitor:
     """Answers with one verdict after the other, then that nothing is to be done."""
 
-    def __init__(self, *verdicts: Verdict) -> None:
+    def __init__(self, *verdicts: PolicyDecision) -> None:
         self._verdicts = list(verdicts)
         self.gpu_problem: str | None = None
 
     def look(
         self, now: float, pauses: PauseState, members: object, longest_save_s: float, *, has_stepped: bool
-    ) -> Verdict:
-        return self._verdicts.pop(0) if self._verdicts else Verdict()
+    ) -> PolicyDecision:
+        return self._verdicts.pop(0) if self._verdicts else PolicyDecision()
 
 
-def verdict(action: Action, **changes: object) -> Verdict:
-    return Verdict(action=action, reason="because", **changes)  # type: ignore[arg-type]
+def verdict(action: Action, **changes: object) -> PolicyDecision:
+    return PolicyDecision(action=action, reason="because", **changes)  # type: ignore[arg-type]
 
 
-def governing(session: FakeSession, *verdicts: Verdict) -> tuple[Governing, FakeMonitor]:
+def governing(session: FakeSession, *verdicts: PolicyDecision) -> tuple[Governing, FakeMonitor]:
     monitor = FakeMonitor(*verdicts)
     return Governing(session.context, monitor, session.pauses, session.stop, session.control), monitor  # type: ignore[arg-type]
 

@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from backprop.errors import ExitCode
-from backprop.records import Limits, Run, RunSpec, Session, Status, StopReason
+from backprop.records import Run, RunSpec, Status, StopReason
 from backprop.supervisor import outcome
+from tests.records import LIMITS, session_record
 
 AT = datetime(2026, 1, 2, tzinfo=timezone.utc)
 TIMEBOX, CTRL_C, USER = StopReason.TIMEBOX, StopReason.CTRL_C, StopReason.USER
@@ -46,20 +47,10 @@ def exit_code_of(run: Run) -> int:
 
 def filed(status: Status, exit_code: int | None = None, stopped_by: StopReason | None = None) -> Run:
     """A run that has ended so, as its record tells."""
-    session = Session(
-        number=1,
-        status=status,
-        started_at=AT,
-        timebox_s=600,
-        grace_s=30,
-        host="h",
-        supervisor_pid=1,
-        exit_code=exit_code,
-        stopped_by=stopped_by,
-    )
-    limits = Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0)
+    session = session_record(status, started_at=AT, exit_code=exit_code, stopped_by=stopped_by)
+    limits = LIMITS
     spec = RunSpec(id="r", command=("python",), cwd="/", created_at=AT, host="h", user="me", limits=limits)
-    return Run(spec=spec, status=status, sessions=() if status is Status.REFUSED else (session,))
+    return Run(spec=spec, status=status, latest=() if status is Status.REFUSED else (session,))
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 
 from backprop.trainer.hooks import stable_baselines3, ultralytics
 from backprop.trainer.link import SupervisorLink
+from tests.unit.trainer.links import link_in
 
 
 class Training:
@@ -23,16 +24,7 @@ class Training:
 
 @pytest.fixture
 def link(tmp_path: Path) -> SupervisorLink:
-    return SupervisorLink(
-        {
-            "BACKPROP_EVENTS": str(tmp_path / "events"),
-            "BACKPROP_CONTROL": str(tmp_path / "control.json"),
-            "BACKPROP_RUN_ID": "r",
-            "BACKPROP_RUN_DIR": str(tmp_path),
-            "BACKPROP_SESSION": "1",
-            "BACKPROP_TIMEBOX_S": "60",
-        }
-    )
+    return link_in(tmp_path)
 
 
 def learn(link: SupervisorLink, monkeypatch: pytest.MonkeyPatch, training: Training) -> None:
@@ -60,13 +52,13 @@ def test_a_training_that_is_over_is_let_go(
     """Its memory is the script's, for the next one; its last step is still known."""
     training = Training()
     hook(link, monkeypatch, training)
-    assert link.count_now is not None
-    assert link.count_now() == steps
+    assert link.steps.count_now is not None
+    assert link.steps.count_now() == steps
     ended = weakref.ref(training)
     del training
     gc.collect()
     assert ended() is None
-    assert link.count_now() == steps
+    assert link.steps.count_now() == steps
 
 
 def test_an_epoch_is_reported_once_however_often_a_model_is_trained(link: SupervisorLink, tmp_path: Path):
@@ -75,4 +67,4 @@ def test_an_epoch_is_reported_once_however_often_a_model_is_trained(link: Superv
         ultralytics._report_epochs(link, callbacks)
     for callback in callbacks["on_fit_epoch_end"]:
         callback(Training())
-    assert [json.loads(line)["step"] for line in (tmp_path / "events").read_text().splitlines()] == [5]
+    assert [json.loads(line)["step"] for line in (tmp_path / "session-1.events").read_text().splitlines()] == [5]

@@ -17,7 +17,7 @@ def told(what):
     return lambda *paths: print(what, *map(os.path.basename, paths))
 """
 SUBSCRIBED = """
-file_events.on_open_for_writing(told("opening"))
+file_events.on_open_for_writing(lambda path, mode: told("opening")(path))
 file_events.on_close_after_writing(told("closed"), lambda path: not path.endswith(".log"))
 file_events.on_replace(told("replacing"))
 file_events.on_replaced(told("replaced"))
@@ -54,7 +54,7 @@ def test_a_file_is_whole_when_it_is_told_to_be_closed(tmp_path: Path):
     (tmp_path / "a").write_text("old")
     body = """
     import pathlib
-    file_events.on_open_for_writing(lambda path: print(pathlib.Path(path).read_text()))
+    file_events.on_open_for_writing(lambda path, mode: print(pathlib.Path(path).read_text()))
     file_events.on_close_after_writing(lambda path: print(pathlib.Path(path).read_text()), lambda path: True)
     with open("a", "w") as file: file.write("new")
     """
@@ -79,7 +79,7 @@ def test_what_is_no_event(tmp_path: Path):
     """Reads, descriptors, files that nobody wants, what a subscriber does itself, and nameless temporary files."""
     body = """
     import tempfile
-    file_events.on_open_for_writing(lambda path: (open(path + "2", "w").close(), os.replace(path + "2", path + "3")))
+    file_events.on_open_for_writing(lambda path, mode: (open(path + "2", "w").close(), os.replace(path + "2", path + "3")))
     open(sys.executable, "rb").close()
     os.fdopen(os.open("a", os.O_WRONLY | os.O_CREAT), "w").close()
     with tempfile.NamedTemporaryFile(dir=".") as file: file.write(b"1")
@@ -139,7 +139,7 @@ def test_what_a_subscriber_reads_is_no_read(tmp_path: Path):
     body = """
     import pathlib
     file_events.on_first_read(os.path.realpath("last"), told("read"))
-    file_events.on_open_for_writing(lambda path: pathlib.Path("last").read_text())
+    file_events.on_open_for_writing(lambda path, mode: pathlib.Path("last").read_text())
     open("a", "w").close()
     """
     assert printed(tmp_path, body, BEGIN) == []

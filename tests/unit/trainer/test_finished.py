@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from backprop.trainer import atomic_files
 from backprop.trainer.hooks.boosting import train_call as boosting
-from backprop.trainer.link import SupervisorLink
 from backprop.trainer.trainings import finished, identity, registry
 from backprop.trainer.trainings.finished import FinishedFile, superfluous
+from tests.unit.trainer.links import link_in
 
 ROUNDS = 4
 
@@ -34,16 +34,7 @@ class Library:
         self.begin_process()
 
     def begin_process(self) -> None:
-        environment = {
-            "BACKPROP_EVENTS": str(self.folder / f"session-{self.session}.events"),
-            "BACKPROP_CONTROL": str(self.folder / "control.json"),
-            "BACKPROP_RUN_ID": "r",
-            "BACKPROP_RUN_DIR": str(self.folder),
-            "BACKPROP_SESSION": str(self.session),
-            "BACKPROP_TIMEBOX_S": "600",
-            **({} if self.newest is None else {"BACKPROP_RESUME_FROM": self.newest}),
-        }
-        self.process = SupervisorLink(environment)
+        self.process = link_in(self.folder, self.session, offered=self.newest)
         self.patch.setattr(boosting, "current", lambda: self.process)
         self.patch.setattr(boosting, "monotonic", lambda: self.now_s)
         self.patch.setattr(boosting, "_working_folder", str(self.folder))

@@ -11,6 +11,7 @@ from backprop.trainer.hooks.huggingface import hook as huggingface
 from backprop.trainer.hooks.huggingface import resume
 from backprop.trainer.hooks.lightning import hook as lightning
 from backprop.trainer.link import SupervisorLink
+from tests.unit.trainer.links import link_in
 
 CHOSEN = "chosen.ckpt"
 
@@ -19,17 +20,7 @@ CHOSEN = "chosen.ckpt"
 def link(tmp_path: Path) -> SupervisorLink:
     """One that was offered a checkpoint."""
     (tmp_path / "offered.ckpt").touch()
-    return SupervisorLink(
-        {
-            "BACKPROP_EVENTS": str(tmp_path / "session-2.events"),
-            "BACKPROP_CONTROL": str(tmp_path / "control.json"),
-            "BACKPROP_RUN_ID": "r",
-            "BACKPROP_RUN_DIR": str(tmp_path),
-            "BACKPROP_SESSION": "2",
-            "BACKPROP_TIMEBOX_S": "600",
-            "BACKPROP_RESUME_FROM": str(tmp_path / "offered.ckpt"),
-        }
-    )
+    return link_in(tmp_path, 2, offered=str(tmp_path / "offered.ckpt"))
 
 
 def by_lightning(link: SupervisorLink, named: Any, chosen: str | None, monkeypatch: pytest.MonkeyPatch) -> Any:

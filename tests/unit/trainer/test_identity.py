@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backprop.trainer.trainings.identity import BegunTraining, Decision, Identity, SavedTraining, decide, identify
+from backprop.trainer.trainings.identity import BegunTraining, Identity, SavedTraining, TrainingMatch, decide, identify
 from tests.conftest import scaled
 
 FOLD = Identity({"framework": "f", "the argument lr": "1"}, place="p", data="d", history="none", weights="w")
@@ -18,19 +18,19 @@ def judged(
     *others: tuple[int, Identity],
     numbers: tuple[int, int] = (1, 1),
     is_finished: bool = False,
-) -> Decision:
+) -> TrainingMatch:
     """Session 1 saved, session 2 calls. others: what else began, with the number of the session."""
     begun = [BegunTraining.of(1, saved), BegunTraining.of(2, call), *(BegunTraining.of(*other) for other in others)]
     return decide(SavedTraining(saved, numbers[0], is_finished), call, numbers[1], begun)
 
 
 def test_the_same_training_continues():
-    assert judged(FOLD, FOLD) == Decision(continues=True)
+    assert judged(FOLD, FOLD) == TrainingMatch(continues=True)
 
 
 def test_other_arguments_are_another_training():
     other = FOLD._replace(parts={"framework": "f", "the argument lr": "2"})
-    assert judged(FOLD, other) == Decision(continues=False, differing=("the argument lr",))
+    assert judged(FOLD, other) == TrainingMatch(continues=False, differing=("the argument lr",))
 
 
 def test_what_is_unknown_equals_only_what_is_unknown():
@@ -45,7 +45,7 @@ def test_what_is_unknown_equals_only_what_is_unknown():
 
 def test_weights_without_a_seed_differ_in_each_session():
     decision = judged(FOLD, FOLD._replace(weights="x"))
-    assert decision == Decision(continues=True, differing=("its initial weights",))
+    assert decision == TrainingMatch(continues=True, differing=("its initial weights",))
 
 
 def test_data_and_weights_without_a_seed_differ_in_each_session():
@@ -95,7 +95,7 @@ def test_weights_count_where_trainings_of_one_session_differ_in_nothing_else(ses
 def test_the_number_decides_between_equals():
     assert judged(FOLD, FOLD, (1, FOLD), (2, FOLD), numbers=(2, 2)).continues
     decision = judged(FOLD, FOLD, (1, FOLD), numbers=(2, 1))
-    assert decision == Decision(continues=False, differing=("the number among equal trainings (2 and 1)",))
+    assert decision == TrainingMatch(continues=False, differing=("the number among equal trainings (2 and 1)",))
 
 
 def test_a_call_elsewhere_in_an_edited_script_is_the_same_training_if_all_else_is():
@@ -116,7 +116,7 @@ def test_a_checkpoint_of_another_run_may_be_continued_with_other_arguments_of_th
     saved = FOLD._replace(parts={**FOLD.parts, "the arguments of the script": "1", "the output folder": "1"})
     call = FOLD._replace(parts={**FOLD.parts, "the arguments of the script": "2", "the output folder": "2"})
     assert not decide(SavedTraining(saved, 1), call, 1, []).continues
-    assert decide(SavedTraining(saved, 1, is_of_other_run=True), call, 1, []) == Decision(continues=True)
+    assert decide(SavedTraining(saved, 1, is_of_other_run=True), call, 1, []) == TrainingMatch(continues=True)
     other = call._replace(data="e", weights="x")
     assert not decide(SavedTraining(saved, 1, is_of_other_run=True), other, 1, []).continues, (
         "in a loop, it may be another fold"
@@ -124,7 +124,7 @@ def test_a_checkpoint_of_another_run_may_be_continued_with_other_arguments_of_th
 
 
 def test_a_reason_is_short():
-    many = Decision(continues=False, differing=tuple("abcdefg"))
+    many = TrainingMatch(continues=False, differing=tuple("abcdefg"))
     assert many.reason == "a, b, c, d and 3 more"
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from backprop.trainer.link import SupervisorLink
 from backprop.trainer.trainings import registry as module
 from backprop.trainer.trainings.identity import Identity
 from backprop.trainer.trainings.registry import SavedCheckpoint, TrainingRegistry
+from tests.unit.trainer.links import link_in
 
 FOLDS = [Identity({"framework": "f"}, place="p", data=f"fold {k}", weights="w") for k in range(3)]
 
@@ -24,16 +24,7 @@ def process(tmp_path: Path) -> Callable[..., TrainingRegistry]:
     """Makes the trainings of a process of a session."""
 
     def make(number: int, resume_from: str | None = None, run_id: str = "r") -> TrainingRegistry:
-        environment = {
-            "BACKPROP_EVENTS": str(tmp_path / f"session-{number}.events"),
-            "BACKPROP_CONTROL": str(tmp_path / "control.json"),
-            "BACKPROP_RUN_ID": run_id,
-            "BACKPROP_RUN_DIR": str(tmp_path),
-            "BACKPROP_SESSION": str(number),
-            "BACKPROP_TIMEBOX_S": "600",
-            **({} if resume_from is None else {"BACKPROP_RESUME_FROM": resume_from}),
-        }
-        return TrainingRegistry(SupervisorLink(environment))
+        return TrainingRegistry(link_in(tmp_path, number, offered=resume_from, BACKPROP_RUN_ID=run_id))
 
     return make
 

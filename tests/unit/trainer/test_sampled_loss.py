@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from backprop.trainer.hooks.pytorch.sampled_loss import Curve, LossSampler
+from backprop.trainer.hooks.pytorch.sampled_loss import LossCurve, LossSampler
 
 
 class Tensor:
@@ -90,7 +90,7 @@ class Training:
     def __init__(self) -> None:
         self.torch = Torch()
         self.losses = LossSampler(self.torch)
-        self.curve: Curve | None = None
+        self.curve: LossCurve | None = None
         self.optimizer = Optimizer()
         self.step, self.now = 0, 0.0
 
@@ -163,4 +163,4 @@ def test_optimizers_that_are_gone_leave_nothing(training: Training):
     assert len(training.samples()) == 50  # what was not reported yet is not lost
     training.curve, training.optimizer = None, Optimizer()
     training.make_step(Tensor(1.0))
-    assert sum(isinstance(one, Curve) for one in gc.get_objects()) <= 2
+    assert sum(isinstance(one, LossCurve) for one in gc.get_objects()) <= 2

@@ -10,6 +10,16 @@ from backprop.trainer.hooks.saved_files.contents import CheckpointContent
 from backprop.trainer.hooks.saved_files.script_files import ScriptFiles
 
 
+def script_files(**steps: object) -> tuple[ScriptFiles, list[int | None]]:
+    """The files of a script, and the steps that are reported. steps: what `StepReports` has."""
+    told: list[int | None] = []
+    counts = SimpleNamespace(**{"count_now": None, "ended_at": None, **steps})
+    link = SimpleNamespace(report_checkpoint=lambda _path, step, **_: told.append(step), run_id="r", steps=counts)
+    files = ScriptFiles(link)
+    atexit.unregister(files._end)
+    return files, told
+
+
 @pytest.mark.parametrize(
     ("name", "step", "epoch", "counted", "earlier", "expected"),
     [
@@ -29,12 +39,7 @@ def test_the_step_of_a_save(
     tmp_path: Path, name: str, step: int | None, epoch: int | None, counted: int, earlier: int, expected: int | None
 ):
     """The file's own, else what was counted, else what is known of before or the file's epoch, else that in its name."""
-    told: list[int | None] = []
-    link = SimpleNamespace(
-        report_checkpoint=lambda _path, step, **_: told.append(step), count_now=None, run_id="r", ended_at_step=None
-    )
-    files = ScriptFiles(link)
-    atexit.unregister(files._end)
+    files, told = script_files()
     files.count_steps = lambda: counted
     files.earlier_steps = lambda: earlier
     files.add(str(tmp_path / name), CheckpointContent(is_state=True, step=step, epoch=epoch))
@@ -43,12 +48,7 @@ def test_the_step_of_a_save(
 
 def test_a_hook_may_count_steps_of_another_kind(tmp_path: Path):
     """Epochs, say: then they are the step of a save, and optimizer steps are not."""
-    told: list[int | None] = []
-    link = SimpleNamespace(
-        report_checkpoint=lambda _path, step, **_: told.append(step), count_now=lambda: 4, run_id="r"
-    )
-    files = ScriptFiles(link)
-    atexit.unregister(files._end)
+    files, told = script_files(count_now=lambda: 4)
     files.count_steps = lambda: 300
     files.add(str(tmp_path / "last.pt"), CheckpointContent(is_state=True))
     assert told == [4]
@@ -56,12 +56,7 @@ def test_a_hook_may_count_steps_of_another_kind(tmp_path: Path):
 
 def test_after_a_loop_that_a_hook_drove_its_last_step_is_the_step_of_a_save(tmp_path: Path):
     """`model.save` after `fit`, in a session that resumed: not the step of the checkpoint that it resumed from."""
-    told: list[int | None] = []
-    link = SimpleNamespace(
-        report_checkpoint=lambda _path, step, **_: told.append(step), count_now=None, run_id="r", ended_at_step=225
-    )
-    files = ScriptFiles(link)
-    atexit.unregister(files._end)
+    files, told = script_files(ended_at=225)
     files.earlier_steps = lambda: 91
     files.add(str(tmp_path / "final.keras"), CheckpointContent(is_state=True))
     assert told == [225]

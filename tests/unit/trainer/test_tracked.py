@@ -13,9 +13,9 @@ from backprop.trainer import tracked as module
 from backprop.trainer.failsafe import after
 from backprop.trainer.hooks.trackers import wandb
 from backprop.trainer.hooks.trackers.rows import add_row
-from backprop.trainer.link import SupervisorLink
 from backprop.trainer.tracked import TrackedMetrics
 from tests.conftest import Runs, wait_for
+from tests.unit.trainer.links import link_in
 
 
 class Session:
@@ -23,19 +23,7 @@ class Session:
 
     def __init__(self, folder: Path, number: int = 1, **environment: str) -> None:
         self.path = folder / f"session-{number}.tracked"
-        self.metrics = TrackedMetrics(
-            SupervisorLink(
-                {
-                    "BACKPROP_EVENTS": str(folder / "events"),
-                    "BACKPROP_CONTROL": str(folder / "control.json"),
-                    "BACKPROP_RUN_ID": "r",
-                    "BACKPROP_RUN_DIR": str(folder),
-                    "BACKPROP_SESSION": str(number),
-                    "BACKPROP_TIMEBOX_S": "60",
-                    **environment,
-                }
-            )
-        )
+        self.metrics = TrackedMetrics(link_in(folder, number, **environment))
 
     def lines(self) -> list[dict[str, Any]]:
         """What is written, once all is."""

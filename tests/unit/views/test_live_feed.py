@@ -6,13 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from backprop.records import Limits
 from backprop.store.home import Home
 from backprop.views.live_feed import FeedRequest, LiveFeed, LiveState
 from backprop.views.watch.texts import curve_title
 from tests.conftest import Runs
-
-LIMITS = Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0)
+from tests.records import LIMITS
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe"])

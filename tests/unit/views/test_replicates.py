@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backprop.records import CodeState, GitState, Goal, MetricSummary, Run, RunView, Session, Status
+from backprop.records import CodeState, GitState, Goal, MetricSummary, Run, RunView, Status
 from backprop.store import metric_names
 from backprop.store.rundir import RunDir
 from backprop.views import replicates
 from backprop.views.replicates import Spread
-from tests.records import AT, SPEC
+from tests.records import AT, SPEC, session_record
 
 SCRIPT = "/w/train.py"
 
@@ -35,20 +35,12 @@ def viewed(
     spec = msgspec.structs.replace(
         SPEC, id=run_id, script=SCRIPT, command=("python", SCRIPT, *arguments), created_at=AT - timedelta(seconds=age_s)
     )
-    session = Session(
-        number=1,
-        status=status,
-        started_at=AT,
-        timebox_s=timebox_s,
-        grace_s=1,
-        host="h",
-        supervisor_pid=1,
-        script_sha256=script_sha256,
-        code=CodeState(git=git, patch=patch),
+    session = session_record(
+        status, timebox_s=timebox_s, grace_s=1, script_sha256=script_sha256, code=CodeState(git=git, patch=patch)
     )
     summary = MetricSummary(count=1, last=9.0, last_step=1, least=loss, least_step=1, greatest=loss, greatest_step=1)
     return RunView(
-        run=Run(spec=spec, status=status, sessions=(session,)),
+        run=Run(spec=spec, status=status, latest=(session,)),
         run_dir=run_dir,
         summaries={} if loss is None else {"loss": summary, "foo": summary},
         metrics={} if loss is None else {"loss": 9.0, "foo": 9.0},

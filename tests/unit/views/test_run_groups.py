@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backprop.records import Annotations, Limits, MetricSummary, Run, RunSpec, RunView, Status
+from backprop.records import Annotations, MetricSummary, Run, RunSpec, RunView, Status
 from backprop.views.run_groups import groups
 from backprop.views.run_tree import branches
+from tests.records import LIMITS
 
 AT = datetime(2026, 1, 2, tzinfo=timezone.utc)
-LIMITS = Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0)
 
 
 def viewed(

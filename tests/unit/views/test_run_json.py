@@ -7,14 +7,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from backprop.records import Checkpoint, Measure, Run, RunView, Session, Status
+from backprop.records import Checkpoint, Measure, Run, RunView, Status
 from backprop.views.documents import run_json
 from backprop.views.terminal import run_details
-from tests.records import AT, SPEC
+from tests.records import AT, SPEC, session_record
 
-SESSION = Session(
-    number=2, status=Status.COMPLETED, started_at=AT, timebox_s=1, grace_s=1, host="h", supervisor_pid=1, elapsed_s=1
-)
+SESSION = session_record(Status.COMPLETED, 2, timebox_s=1, grace_s=1, elapsed_s=1)
 OBEYED = [chr(code) for code in (0x7F, 0x85, 0x9B, 0x61C, 0x200E, 0x200F, 0x2028, 0x2029, 0x202E, 0x2066, 0x2069)]
 
 
@@ -53,19 +51,9 @@ def test_of_many_checkpoints_the_newest_that_are_there(tmp_path: Path):
 def test_of_many_sessions_the_newest():
     """And how many there are; all of them only where they are asked for."""
     sessions = tuple(
-        Session(
-            number=number,
-            status=Status.TIMEBOXED,
-            started_at=AT,
-            timebox_s=60.0,
-            grace_s=30.0,
-            host="h",
-            supervisor_pid=1,
-            elapsed_s=60.0,
-        )
-        for number in range(1, 1001)
+        session_record(Status.TIMEBOXED, number, timebox_s=60.0, elapsed_s=60.0) for number in range(1, 1001)
     )
-    view = RunView(run=Run(spec=SPEC, status=Status.TIMEBOXED, sessions=sessions), run_dir="/r")
+    view = RunView(run=Run(spec=SPEC, status=Status.TIMEBOXED, latest=sessions), run_dir="/r")
     told = run_json.run_document(view, AT, lambda _: True)
     assert [one["number"] for one in told["sessions"]] == list(range(901, 1001))
     assert (told["session_count"], told["started_at"]) == (1000, AT)
@@ -95,9 +83,7 @@ def test_how_a_session_continued(session: dict[str, Any], resume: tuple[Any, ...
     """From where, whether that was read, and why not."""
     checkpoint = Checkpoint(path="/a", step=7, session=1, measure=Measure(size_bytes=0, saved_at=AT))
     one = msgspec.structs.replace(SESSION, **session)
-    view = RunView(
-        run=Run(spec=SPEC, status=Status.COMPLETED, sessions=(one,)), run_dir="/r", checkpoints=(checkpoint,)
-    )
+    view = RunView(run=Run(spec=SPEC, status=Status.COMPLETED, latest=(one,)), run_dir="/r", checkpoints=(checkpoint,))
     (document,) = run_json.run_document(view, AT, lambda _: True)["sessions"]
     found = document["resume"]
     assert (found and (found["from"], found["step"], found["was_read"], found["reason"])) == resume

@@ -15,7 +15,7 @@ from rich.text import Text
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
-from backprop.records import Gpu, Limits, MachineState, Ticket
+from backprop.records import Gpu, MachineState, Ticket
 from backprop.store.curves import Axis, Curve
 from backprop.store.home import Home
 from backprop.views.live_feed import LiveFeed, LiveState, Log
@@ -26,9 +26,9 @@ from backprop.views.watch.chart import chart
 from backprop.views.watch.dialogs import Question
 from backprop.views.watch.panes import CurvePane, RunsTable, TextPane
 from tests.conftest import Runs, wait_for
+from tests.records import LIMITS
 from tests.unit.lifecycle.test_requests import hanging
 
-LIMITS = Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0)
 HOSTILE = "[red]evil[/red] \x1b[31m\x1b]0;title\x07 <b>\u202e\n[@click=app.quit]x[/]"
 ENDED = """
     for step in range(40):

@@ -3,7 +3,7 @@
 import click
 
 from backprop.cli import completion
-from backprop.cli.context import goal_option, json_option, metrics_message, open_caught_up, print_json, say
+from backprop.cli.context import goal_option, json_option, known_goal, metrics_message, open_caught_up, print_json, say
 from backprop.errors import UsageError
 from backprop.records import Goal
 from backprop.store import filters, metric_names, query
@@ -53,11 +53,7 @@ def best(*, metric: str | None, conditions: tuple[str, ...], limit: int, goals: 
         return
     if not any(name in view.summaries for view in views):
         raise UsageError(f"none of these runs has a metric {name!r}. {metrics_message(views)}")
-    goal = metric_names.common_goal(name, views)
-    if goal is None:
-        raise UsageError(
-            f"it is not known whether greater or smaller is better for {name}; to say it: --goal max:{name}, or min:"
-        )
+    goal = known_goal(name, views)
     ranked = replicates.by_mean(replicates.sets(views), name, goal)
     shown = ranked[: limit or None]
     if as_json:

@@ -24,7 +24,7 @@ _SHELLS = {
 @click.argument("shell", required=False, shell_complete=completing.choices(*_SHELLS))
 def completion(*, shell: str | None) -> None:
     """Print the completion script for SHELL: bash, zsh or fish. [default: your shell]"""
-    from click.shell_completion import get_completion_class
+    from click.shell_completion import ShellComplete, get_completion_class
 
     from backprop.cli.app import COMPLETE_VARIABLE, app
 
@@ -32,6 +32,11 @@ def completion(*, shell: str | None) -> None:
     kind = get_completion_class(name) if name in _SHELLS else None
     if kind is None:
         raise UsageError(f"no completion for {name or 'an unknown shell'!r}: expected {', '.join(_SHELLS)}.")
-    print(kind(app, {}, "backprop", COMPLETE_VARIABLE).source(), end="")
+    made = kind(app, {}, "backprop", COMPLETE_VARIABLE)
+    try:
+        script = made.source()
+    except OSError:  # bash cannot be asked for its version: an old one is not warned of
+        script = ShellComplete.source(made)
+    print(script, end="")
     if sys.stdout.isatty():
         say(f"to install it: {_SHELLS[name]}")

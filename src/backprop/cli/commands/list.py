@@ -101,9 +101,7 @@ def list_runs(
         views = ranked = query.runs(index, asked)
         total = query.count(index, asked)
         hidden = query.count(index, msgspec.structs.replace(asked, hides_archived=False)) - total
-        _check_metric(index, views, metric)
-        if (problem := query.unknown_sort_key(index, views, key)) is not None:
-            raise UsageError(f"{problem} {metrics_message(views)}")
+        _check_names(index, views, metric, key)
         shown = metric or (_sorted_metric(views, key) if views else None)
         depths: list[int] | None = None
         if tree:
@@ -122,8 +120,8 @@ def list_runs(
     if not views and not as_json and not hidden:
         _say_nothing(home, mistake, is_filtered=bool(statuses or conditions))
     _say_what_is_missing(ranked, key, metric)
-    names = [filters.kind_and_name(condition.name) for condition in asked.conditions]
     if mistake is None:
+        names = [filters.kind_and_name(condition.name) for condition in asked.conditions]
         say_without_goal([*([shown] if shown else []), *(name for kind, name in names if kind == "best")], views)
     if len(views) < total:
         say(f"{len(views)} of {total} runs; --limit 0 shows all.")
@@ -153,9 +151,7 @@ def _list_groups(asked: filters.Wanted, metric: str | None, *, as_json: bool) ->
     wanted = msgspec.structs.replace(asked, limit=None, conditions=(*asked.conditions, in_a_group))
     with open_caught_up(Home.from_environment()) as index:
         views = query.runs(index, wanted)
-        _check_metric(index, views, metric)
-        if (problem := query.unknown_sort_key(index, views, asked.sort)) is not None:
-            raise UsageError(f"{problem} {metrics_message(views)}")
+        _check_names(index, views, metric, asked.sort)
         mistake = None if views else query.unknown_name(index, [condition.name for condition in asked.conditions])
     is_by_figure = figures.name_of(asked.sort) is not None
     found = run_groups.groups(
@@ -174,16 +170,12 @@ def _list_groups(asked: filters.Wanted, metric: str | None, *, as_json: bool) ->
         say(f"{len(shown)} of {len(found)} groups; --limit 0 shows all.")
 
 
-def _check_metric(index: Index, views: Sequence[RunView], metric: str | None) -> None:
-    """Raise UsageError for a metric that no run has, where there are runs."""
-    if (
-        metric is None
-        or not views
-        or figures.name_of(metric) is not None
-        or any(metric in view.summaries for view in views)
-    ):
-        return
-    if (problem := query.unknown_name(index, [f"metric.{metric}"])) is not None:
+def _check_names(index: Index, views: Sequence[RunView], metric: str | None, key: str) -> None:
+    """Raise UsageError for a metric or a sort key that no run has, where there are runs."""
+    is_known = metric is None or figures.name_of(metric) is not None or any(metric in view.summaries for view in views)
+    problem = None if is_known or not views else query.unknown_name(index, [f"metric.{metric}"])
+    problem = problem or query.unknown_sort_key(index, views, key)
+    if problem is not None:
         raise UsageError(f"{problem} {metrics_message(views)}")
 
 

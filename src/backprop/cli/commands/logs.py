@@ -64,7 +64,7 @@ def logs(
             raise UsageError(f"-f/--follow takes one RUN, not {len(views)}.")
         is_wanted = (stdout or not stderr, stderr or not stdout)
 
-        place = _Place(is_text=not raw and os.isatty(sys.stdout.fileno()))
+        place = _Stdout(is_text=not raw and os.isatty(sys.stdout.fileno()))
 
         def show(view: RunView) -> None:
             if len(views) > 1:
@@ -129,7 +129,7 @@ def _number_to_show(run: Run, wanted: int | None) -> int:
     return wanted or newest
 
 
-class _Place:
+class _Stdout:
     """Our stdout, and its last source: output of another source begins on a line of its own."""
 
     def __init__(self, *, is_text: bool) -> None:
@@ -152,7 +152,7 @@ class _Place:
 class _Lines:
     """The lines that are wanted of what is written, passed on to a place."""
 
-    def __init__(self, place: _Place, tail: int | None, pattern: re.Pattern[str] | None) -> None:
+    def __init__(self, place: _Stdout, tail: int | None, pattern: re.Pattern[str] | None) -> None:
         """tail: the last so many of what comes before the first `flush`; after that, all. None: all."""
         self._place = place
         self._pattern = pattern
@@ -286,7 +286,7 @@ class _Output:
     def copy(self, *, is_over: bool = False) -> None:
         """What has come since the last call. is_over: no more will."""
         sizes = [stream.size_bytes() for stream in self._streams]
-        if len(self._streams) == len(output_order.Note._fields):
+        if len(self._streams) == len(output_order.OrderNote._fields):
             for note in output_order.read(self._order_path):
                 if note.err_bytes > self._streams[1].at:
                     self._advance([min(pair) for pair in zip(note, sizes, strict=True)])

@@ -16,7 +16,7 @@ from backprop.store import curves, metric_names, query
 from backprop.store.curves import Axis, Curve
 from backprop.store.home import Home
 from backprop.store.rundir import LAST
-from backprop.store.usage import files as usage_files
+from backprop.store.usage import history as usage_history
 
 if TYPE_CHECKING:
     from backprop.views.plots.model import Plot, PlotLine
@@ -128,7 +128,7 @@ def _kind(output: Path) -> str:
 
 def _axis(views: list[RunView], names: list[str], asked: str | None) -> Axis:
     """What to plot over. Raises UsageError for steps, where what was measured has none."""
-    timed = [name for name in names if any(usage_files.has(view, name) for view in views)]
+    timed = [name for name in names if any(usage_history.has(view, name) for view in views)]
     if timed and asked == Axis.STEP.value:
         raise UsageError(f"-x step: {timed[0]} was measured over time, and has no steps: use -x time.")
     return Axis(asked or (Axis.TIME if timed else Axis.STEP))
@@ -137,7 +137,7 @@ def _axis(views: list[RunView], names: list[str], asked: str | None) -> Axis:
 def _chosen_metrics(views: list[RunView], asked: tuple[str, ...]) -> list[str]:
     """What was asked for; else the main metric and its twin on held-out data. Raises UsageError."""
     reported = metric_names.all_names(views)
-    measured = [name for view in views for name in usage_files.names(view)]
+    measured = [name for view in views for name in usage_history.names(view)]
     names = list(dict.fromkeys([*reported, *measured]))
     if not reported and not asked:
         subject = "this run has" if len(views) == 1 else "these runs have"
@@ -153,7 +153,7 @@ def _chosen_metrics(views: list[RunView], asked: tuple[str, ...]) -> list[str]:
 
 def _has_curve(view: RunView, name: str) -> bool:
     """Whether the run has a metric of this name, or was measured by it."""
-    return name in view.summaries or usage_files.has(view, name)
+    return name in view.summaries or usage_history.has(view, name)
 
 
 def _plot(

@@ -35,6 +35,7 @@ from backprop.store.code import snapshot
 from backprop.store.home import Home
 from backprop.store.journal import file as journals
 from backprop.store.journal.entries import Submitted
+from backprop.store.journal.fold import FoldedRun, RunReader
 from backprop.store.rundir import LAST, RunDir
 from backprop.supervisor import command as commands
 
@@ -91,18 +92,14 @@ def resume(
     checked = load_config(home, flags, working_folder(), config_file)
     with open_caught_up(home) as index:
         views = choice.find(home, index)
-    if len(views) > 1:
-        for option, value in (
-            ("--dry-run", dry_run),
-            ("--request-id", request_id),
-            ("-r/--resume-from", resume_from),
-            ("--script", script),
-        ):
-            if value:
-                raise UsageError(f"{option} takes one RUN, not {len(views)}.")
+        folded = {view.run.spec.id: index.folded(view.run.spec.id) for view in views}
+    of_one = {"--dry-run": dry_run, "--request-id": request_id, "-r/--resume-from": resume_from, "--script": script}
+    if len(views) > 1 and (option := next((option for option, value in of_one.items() if value), None)):
+        raise UsageError(f"{option} takes one RUN, not {len(views)}.")
     choice.confirm(views, "Resume")
     asked = _ResumeRequest(
         home=home,
+        folded=folded,
         checked=checked,
         flags=flags,
         arguments=arguments,
@@ -130,6 +127,7 @@ class _ResumeRequest(Record, frozen=True):
     """What the command line asks for each of its runs."""
 
     home: Home
+    folded: dict[str, FoldedRun | None]  # the stored state of each run, by its id
     checked: Loaded
     flags: dict[str, Any]
     arguments: list[str]  # after '--'
@@ -165,7 +163,7 @@ def _resume(asked: _ResumeRequest, view: RunView) -> None:
     """Another session, in the background where it is one of many; or the end of a pause. Raises click's Exit."""
     from backprop.lifecycle import driver, owned_run, recovery, run_state
 
-    home, flags, checked, forced = asked.home, asked.flags, asked.checked, asked.forced
+    home, checked = asked.home, asked.checked
     check_readable(view.run)
     if asked.request_id is not None:
         _end_if_repeated(asked, run_state.look(home, view.run.spec).run)
@@ -174,40 +172,26 @@ def _resume(asked: _ResumeRequest, view: RunView) -> None:
         return
     if (log := view.run.spec.imported_from) is not None:
         raise UsageError(f"run {view.run.spec.id} was imported from {log}: there is no command to execute.")
-    revision = commands.revision(
-        view.run.spec,
-        os.environ,
-        arguments=() if asked.is_only_once else asked.arguments,
-        script=asked.script,
-        python=None if flags["python"] is None else checked.config.python,
-        cwd=asked.cwd,
-        resume_arg=None if flags["resumeArg"] is None else checked.config.resume_arg,
-    )
-    spec = view.run.spec.revised(revision)
+    spec, request = _next_session(asked, view.run)
     rundir = home.rundir(spec.id)
-    spec = msgspec.structs.replace(spec, slurm=_resumed_slurm(view.run, rundir, checked, flags))
     executed = snapshot.executed(spec, rundir)
     _check_still_there(executed)
     _check_arguments(executed, asked.arguments)
-    request = msgspec.structs.replace(
-        request_of(checked.config, _resumed_limits(spec.limits, checked, flags), forced),
-        revision=revision,
-        only_once=tuple(asked.arguments) if asked.is_only_once else (),
-        request_id=asked.request_id,
-    )
     if asked.is_dry_run:
         _print_plan(asked, executed, request, view)
         return
     if view.run.status is Status.COMPLETED and not asked.is_again:
         _confirm_again(spec.id)
+    # as it is recorded: `view` has its name and settings of now
+    reader = RunReader(rundir.journal_path, rundir.read_spec(), asked.folded[spec.id])
     try:
         with home.changing():
-            journal = recovery.claim(home, view.run, say)
+            journal = recovery.claim(home, view.run, say, reader)
     except BusyError:
         _end_if_repeated(asked, run_state.look(home, view.run.spec).run)  # a command with the same request was faster
         raise
     owned_run.remember_notifications(rundir, checked.config.notify, say)
-    owned = owned_run.own(home, rundir, spec, journal, say, is_new=False)
+    owned = owned_run.own(home, rundir, spec, journal, say, is_new=False, reader=reader)
     with open_caught_up(home) as index:
         # the claim may have recorded the end of a dead session, and another process may be filling a new index
         found = owned.recorder.use(index).whole_view()
@@ -216,7 +200,7 @@ def _resume(asked: _ResumeRequest, view: RunView) -> None:
         view = found
         if asked.request_id is not None:  # another command may have been first
             _end_if_repeated(asked, view.run)
-        if forced is None and not asked.is_from_scratch:
+        if asked.forced is None and not asked.is_from_scratch:
             chosen = driver.choose_checkpoint(
                 view, lambda one: index.saved_over_by(spec.id, one), journal, say, is_strict=asked.is_strict
             )
@@ -232,6 +216,29 @@ def _resume(asked: _ResumeRequest, view: RunView) -> None:
         as_json=asked.as_json,
         is_one_of_many=asked.is_one_of_many,
     )
+
+
+def _next_session(asked: _ResumeRequest, run: Run) -> "tuple[RunSpec, Request]":
+    """The run as it will be executed from now on, and what is asked of its sessions. Raises UsageError."""
+    flags, checked = asked.flags, asked.checked
+    revision = commands.revision(
+        run.spec,
+        os.environ,
+        arguments=() if asked.is_only_once else asked.arguments,
+        script=asked.script,
+        python=None if flags["python"] is None else checked.config.python,
+        cwd=asked.cwd,
+        resume_arg=None if flags["resumeArg"] is None else checked.config.resume_arg,
+    )
+    spec = run.spec.revised(revision)
+    slurm = _resumed_slurm(run, asked.home.rundir(spec.id), checked, flags)
+    request = msgspec.structs.replace(
+        request_of(checked.config, _resumed_limits(spec.limits, checked, flags), asked.forced),
+        revision=revision,
+        only_once=tuple(asked.arguments) if asked.is_only_once else (),
+        request_id=asked.request_id,
+    )
+    return msgspec.structs.replace(spec, slurm=slurm), request
 
 
 def _end_if_repeated(asked: _ResumeRequest, run: Run) -> None:
@@ -359,7 +366,7 @@ def _print_plan(asked: _ResumeRequest, spec: RunSpec, request: "Request", view: 
     if request.checkpoint is None and not asked.is_from_scratch:
         with open_caught_up(home) as index:
             saved_over_by = partial(index.saved_over_by, spec.id)
-            found = checkpoints.choose(view.checkpoints, saved_over_by, view.run.sessions).checkpoint
+            found = checkpoints.choose(view.checkpoints, saved_over_by, lambda: view.run.sessions).checkpoint
         if found is not None:
             request, step = msgspec.structs.replace(request, checkpoint=found.path), found.step
         elif asked.is_strict:

@@ -122,10 +122,7 @@ def run(
     settings = load_config(home, flags, folder, config_file).config
     check_for_engine(flags, is_for_slurm=settings.slurm is not None)
     stdin = _stdin(stdin, is_here=settings.slurm is None, is_detached=bool(settings.detach or vary))
-    if script is None:
-        command = commands.for_command(arguments)
-    else:
-        command = commands.for_script(script, arguments, settings.python, os.environ)
+    command = _command(script, arguments, settings.python)
     _check_id(run_id, request_id, is_of_many=bool(vary))
     if request_id is not None:
         run_id = run_id or derived_run_id(request_id)  # two commands with one request cannot both make it
@@ -134,8 +131,45 @@ def run(
         raise UsageError(f"run {run_id!r} already exists; choose another --run-id.")
     checkpoint = None if resume_from is None else forced_checkpoint(resume_from)
     code = provenance.record(folder, Path(command.script) if command.script else None)
-    spec = RunSpec(
+    spec = _spec(
+        settings,
+        command,
+        code,
+        folder,
         id=run_id or _free_id(home),
+        stdin=stdin,
+        request_id=request_id,
+        sweep=_sweep_trial(sweep_trial),
+    )
+    request = msgspec.structs.replace(request_of(settings, settings.limits, checkpoint), request_id=request_id)
+    if vary and group is None:
+        group = settings.name or f"{Path(command.script or command.argv[0]).stem}-{spec.id}"
+    annotations = _annotations(home, group, tags, note, parent)
+    specs = _varied_specs(home, spec, vary) if vary else [spec]
+    if dry_run:
+        print_plan(home, specs, request, as_json=as_json)
+        return
+    _say_if_same(home, specs, code, checkpoint)
+    if vary:
+        runs = [_make(home, one, code.patch, settings, annotations) for one in specs]
+        start.train_many(runs, request, as_json=as_json, is_full=is_full)
+    with _ending_if_repeated(home, spec, command, detach=settings.detach, as_json=as_json):
+        owned = _make(home, spec, code.patch, settings, annotations)
+    start.train(owned, request, detach=settings.detach, as_json=as_json)
+
+
+def _command(script: str | None, arguments: Sequence[str], python: str | None) -> commands.Command:
+    """What is executed: a script with its arguments, or without one the arguments as a command. Raises UsageError."""
+    if script is None:
+        return commands.for_command(arguments)
+    return commands.for_script(script, arguments, python, os.environ)
+
+
+def _spec(
+    settings: config.Config, command: commands.Command, code: provenance.Recorded, folder: Path, **more: Any
+) -> RunSpec:
+    """What is asked for, and where. folder: of the script. more: fields of the spec that no setting gives."""
+    return RunSpec(
         name=settings.name,
         command=command.argv,
         script=command.script,
@@ -157,28 +191,8 @@ def run(
         code_notes=code.notes,
         script_sha256=host.sha256(command.script),
         slurm=settings.slurm,
-        stdin=stdin,
-        request_id=request_id,
-        sweep=_sweep_trial(sweep_trial),
+        **more,
     )
-    request = msgspec.structs.replace(request_of(settings, settings.limits, checkpoint), request_id=request_id)
-    if vary and group is None:
-        group = settings.name or f"{Path(command.script or command.argv[0]).stem}-{spec.id}"
-    annotations = _annotations(home, group, tags, note, parent)
-    specs = [spec]
-    if vary:
-        specs = [_varied(home, spec, number, words) for number, words in enumerate(commands.variations(vary), start=1)]
-        specs = [_in_array(one, specs) for one in specs]
-    if dry_run:
-        print_plan(home, specs, request, as_json=as_json)
-        return
-    _say_if_same(home, specs, code, checkpoint)
-    if vary:
-        runs = [_make(home, one, code.patch, settings, annotations) for one in specs]
-        start.train_many(runs, request, as_json=as_json, is_full=is_full)
-    with _ending_if_repeated(home, spec, command, detach=settings.detach, as_json=as_json):
-        owned = _make(home, spec, code.patch, settings, annotations)
-    start.train(owned, request, detach=settings.detach, as_json=as_json)
 
 
 def _stdin(asked: str | None, *, is_here: bool, is_detached: bool) -> str | None:
@@ -286,24 +300,27 @@ def _sweep_trial(word: str | None) -> SweepTrial | None:
     return SweepTrial(id=sweep_id, trial=int(number))
 
 
-def _varied(home: Home, spec: RunSpec, number: int, words: Sequence[str]) -> RunSpec:
-    """The same run with these arguments as well, under an id and a name of its own."""
-    command = (*spec.command, *words)
-    return msgspec.structs.replace(
-        spec,
-        id=_free_id(home),
-        created_at=spec.created_at + timedelta(microseconds=number),  # so that they have an order
-        name=None if spec.name is None else f"{spec.name}-{number}",
-        command=command,
-        params=params_in(commands.script_arguments(command)),
-    )
+def _varied_specs(home: Home, spec: RunSpec, vary: Sequence[str]) -> list[RunSpec]:
+    """The same run with each combination of values, under ids and names of their own; on Slurm as one array.
 
-
-def _in_array(spec: RunSpec, together: Sequence[RunSpec]) -> RunSpec:
-    """The run as one task of a Slurm array."""
-    if spec.slurm is None or len(together) == 1:
-        return spec
-    return msgspec.structs.replace(spec, slurm=msgspec.structs.replace(spec.slurm, array=together[0].id))
+    vary: NAME=V1,V2, as given. Raises UsageError.
+    """
+    specs = []
+    for number, words in enumerate(commands.variations(vary), start=1):
+        command = (*spec.command, *words)
+        varied = msgspec.structs.replace(
+            spec,
+            id=_free_id(home),
+            created_at=spec.created_at + timedelta(microseconds=number),  # so that they have an order
+            name=None if spec.name is None else f"{spec.name}-{number}",
+            command=command,
+            params=params_in(commands.script_arguments(command)),
+        )
+        specs.append(varied)
+    if spec.slurm is None or len(specs) == 1:
+        return specs
+    task = msgspec.structs.replace(spec.slurm, array=specs[0].id)
+    return [msgspec.structs.replace(one, slurm=task) for one in specs]
 
 
 def _free_id(home: Home) -> str:

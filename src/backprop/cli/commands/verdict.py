@@ -6,7 +6,15 @@ from typing import NoReturn
 import click
 
 from backprop.cli import completion
-from backprop.cli.context import find_run, goal_option, json_option, metrics_message, open_caught_up, print_json
+from backprop.cli.context import (
+    find_run,
+    goal_option,
+    json_option,
+    known_goal,
+    metrics_message,
+    open_caught_up,
+    print_json,
+)
 from backprop.errors import ExitCode, NoSuchRunError, UsageError
 from backprop.lifecycle.optional_dependency import missing
 from backprop.records import Goal, RunView
@@ -136,10 +144,7 @@ def _goal(views: Sequence[RunView], metric: str | None) -> tuple[str, Goal]:
     if name is None or name not in metric_names.all_names(views):
         what = "no metric to compare: name one with --metric" if name is None else f"no run has a metric {name!r}"
         raise UsageError(f"{what}. {metrics_message(views)}")
-    goal = metric_names.common_goal(name, views)
-    if goal is None:
-        raise UsageError(f"which values of {name!r} are better? Say --goal max:{name} or --goal min:{name}.")
-    return name, goal
+    return name, known_goal(name, views)
 
 
 def _margin(text: str) -> tuple[float, bool]:

@@ -24,14 +24,17 @@ _MAX_TEXT = 500
 
 
 def ok(check: str, text: str) -> Finding:
+    """A check that passed."""
     return Finding(check=check, level=Level.OK, text=text)
 
 
 def note(check: str, text: str, advice: str | None = None) -> Finding:
+    """What is worth knowing, but no fault. advice: what to do about it."""
     return Finding(check=check, level=Level.NOTE, text=text, advice=advice)
 
 
 def problem(check: str, text: str, advice: str | None = None) -> Finding:
+    """What does not work. advice: how to mend it."""
     return Finding(check=check, level=Level.PROBLEM, text=text, advice=advice)
 
 

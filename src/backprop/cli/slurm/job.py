@@ -82,7 +82,7 @@ def _execute(home: Home, rundir: RunDir, spec: RunSpec) -> int:
         lost = "Slurm restarted its job: its node or its supervisor was lost"
         recovery.reconcile(rundir, spec, journal, None, say, lost)
     recorder.record_state(publish=True)
-    recorder.record_output()
+    recorder.output.ingest_all()
     run, left, stop = _look(owned)
     if left is None:
         if was_going_on and stop is not None:

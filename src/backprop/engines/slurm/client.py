@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
+from backprop import host
 from backprop.engines.base import Phase
 from backprop.errors import BackpropError
 from backprop.records import Record
@@ -89,14 +90,17 @@ class Job(Record, frozen=True):
 
     @property
     def is_unsatisfiable(self) -> bool:
+        """Whether Slurm can never start it as it was submitted."""
         return self.reason in _UNSATISFIABLE
 
     @property
     def is_failure(self) -> bool:
+        """Whether it failed by itself, or by its node."""
         return self.state in _FAILED
 
     @property
     def phase(self) -> Phase:
+        """Its state in the terms of all engines."""
         if self.state in _PENDING:
             return Phase.PENDING
         return Phase.ENDED if self.state in _ENDED else Phase.RUNNING
@@ -247,6 +251,8 @@ def _call(
         )
     except FileNotFoundError as error:
         raise SlurmError(f"{program} is not on PATH: no Slurm cluster is available on this machine.") from error
+    except OSError as error:
+        raise SlurmError(f"{program} {host.why_not_started(error)}.") from error
     with process:
         try:
             out, err = process.communicate(timeout=limit_s)

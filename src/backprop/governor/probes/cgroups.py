@@ -26,6 +26,7 @@ class Room(Record, frozen=True):
 
     @property
     def free_bytes(self) -> int:
+        """What may be taken of it yet; at least 0."""
         return max(0, self.limit_bytes - self.used_bytes)
 
 

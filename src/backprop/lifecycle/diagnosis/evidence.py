@@ -28,7 +28,7 @@ from backprop.store.journal.entries import (
 )
 from backprop.store.output.protocol import Listening, parse
 from backprop.store.rundir import RunDir
-from backprop.store.usage import files as usage_files
+from backprop.store.usage import history as usage_history
 from backprop.store.usage.blocks import Moment
 from backprop.store.usage.quantities import QUANTITIES
 
@@ -48,7 +48,7 @@ def gather(index: Index, view: RunView) -> Evidence:
     stepped_s, steps = (None, 0) if last is None else index.last_point_s(run.spec.id, last.number)
     return Evidence(
         limits=msgspec.structs.replace(run.spec.limits, ram_limit_bytes=_ram_limit_bytes(entries, run.spec)),
-        moments=_bounded(moment for _, moment in usage_files.moments(view)),
+        moments=_bounded(moment for _, moment in usage_history.moments(view)),
         trained_s=sum(session.trained_s(now) for session in run.sessions),
         queued_s=_queued_s(entries, now if run.waiter is not None else None),
         governor_paused_s=paused_s,

@@ -161,6 +161,7 @@ def waits_on_cpu(evidence: Evidence) -> Iterator[Finding]:
 
 
 def memory_near_its_limit(evidence: Evidence) -> Iterator[Finding]:
+    """RAM came close to the limit that counts for the run."""
     limit, ram = evidence.limits.ram_limit_bytes, _peak(evidence, "ram")
     last = max((moment.values["ram"] for moment in _of_last_session(_known(evidence, "ram"))), default=0.0)
     if limit is not None and last >= _FULL * limit:
@@ -190,6 +191,7 @@ def memory_near_its_limit(evidence: Evidence) -> Iterator[Finding]:
 
 
 def memory_grows(evidence: Evidence) -> Iterator[Finding]:
+    """RAM grew all the time: a leak, perhaps."""
     known = _of_last_session(_known(evidence, "ram"))
     part = len(known) // _PARTS
     if part < 2 or not _is_long(known):
@@ -208,6 +210,7 @@ def memory_grows(evidence: Evidence) -> Iterator[Finding]:
 
 
 def throttled(evidence: Evidence) -> Iterator[Finding]:
+    """A GPU was slowed down by heat or its power limit, or the run was paused for that."""
     for name, least, why, advice in (
         ("thermal", _THROTTLED, "heat", "Better cooling, or a lower power limit."),
         (
@@ -238,6 +241,7 @@ def throttled(evidence: Evidence) -> Iterator[Finding]:
 
 
 def others_on_the_card(evidence: Evidence) -> Iterator[Finding]:
+    """Other processes used the run's GPU."""
     known = _known(evidence, "vram_others")
     foreign = [moment for moment in known if moment.values["vram_others"] >= _FOREIGN_BYTES]
     if _is_long(known) and _share(foreign, known) >= 0.1:
@@ -251,6 +255,7 @@ def others_on_the_card(evidence: Evidence) -> Iterator[Finding]:
 
 
 def swaps(evidence: Evidence) -> Iterator[Finding]:
+    """The machine moved memory to its disk."""
     known, pressed = _of_last_session(_known(evidence, "machine_swap")), _known(evidence, "ram_pressure")
     first = known[0].values["machine_swap"] if known else 0.0
     peak = max((moment.values["machine_swap"] for moment in known), default=0.0)
@@ -271,6 +276,7 @@ def swaps(evidence: Evidence) -> Iterator[Finding]:
 
 
 def saves_take_long(evidence: Evidence) -> Iterator[Finding]:
+    """Saving took a large share of the training time."""
     if evidence.saves is None or not evidence.last_session_s:
         return
     count, longest_s = evidence.saves.count, evidence.saves.longest_s
@@ -285,6 +291,7 @@ def saves_take_long(evidence: Evidence) -> Iterator[Finding]:
 
 
 def queued_long(evidence: Evidence) -> Iterator[Finding]:
+    """It waited long for a slot, compared with its training."""
     queued_s = evidence.queued_s
     if queued_s >= _QUEUED_S and queued_s >= _QUEUED_SHARE * (queued_s + evidence.trained_s):
         yield Finding(
@@ -296,6 +303,7 @@ def queued_long(evidence: Evidence) -> Iterator[Finding]:
 
 
 def diverged(evidence: Evidence) -> Iterator[Finding]:
+    """A loss is not finite any more."""
     if (found := evidence.diverged) is not None:
         yield Finding(
             check="not finite",
@@ -306,6 +314,7 @@ def diverged(evidence: Evidence) -> Iterator[Finding]:
 
 
 def makes_no_progress(evidence: Evidence) -> Iterator[Finding]:
+    """It runs, but has reported no step for long."""
     if evidence.stepped_s is None:
         return
     since_s = evidence.last_session_s - evidence.stepped_s

@@ -59,6 +59,8 @@ class SessionStarted(_Entry, frozen=True, tag="session_started"):
 
 
 class TrainerLaunched(_Entry, frozen=True, tag="trainer_launched"):
+    """The trainer's process was started."""
+
     session: int
     pid: int
     cage: str | None = None  # folder of the cgroup that enforces its memory limit
@@ -140,6 +142,8 @@ class MessageShown(_Entry, frozen=True, tag="said"):
 
 
 class StopRequested(_Entry, frozen=True, tag="stop_asked"):
+    """Someone asked for the end of a session: written before any signal is sent."""
+
     session: int
     by: StopReason
     detail: str
@@ -191,6 +195,8 @@ class Paused(_Entry, frozen=True, tag="paused"):
 
 
 class Continued(_Entry, frozen=True, tag="continued"):
+    """The trainer continues after a pause. paused_s: how long it took."""
+
     session: int
     paused_s: float
 
@@ -216,6 +222,7 @@ class CheckpointMeasured(_Entry, frozen=True, tag="checkpoint_measured"):
 
     @property
     def measure(self) -> Measure:
+        """The same as a record."""
         return Measure(size_bytes=self.size_bytes, saved_at=self.saved_at, manifest=self.manifest)
 
 
@@ -242,6 +249,8 @@ class CheckpointSkipped(_Entry, frozen=True, tag="checkpoint_skipped"):
 
 
 class SessionEnded(_Entry, frozen=True, tag="session_ended"):
+    """A session is over, and its processes are gone. elapsed_s: of training, without pauses."""
+
     session: int
     status: Status
     reason: str | None

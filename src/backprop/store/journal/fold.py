@@ -1,13 +1,16 @@
 """Folds the entries of a journal into a run. Pure, except for the reader of a growing file."""
 
 import os
+import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from backprop.records import (
+    PackedSessions,
     Pauser,
     Run,
     RunSpec,
@@ -15,7 +18,7 @@ from backprop.records import (
     Status,
     Waiter,
 )
-from backprop.store.files import open_plain
+from backprop.store.files import UNDECODABLE, open_plain
 from backprop.store.journal.entries import (
     Admitted,
     CheckpointRead,
@@ -60,15 +63,38 @@ def fold(spec: RunSpec, entries: Iterable[Entry]) -> Run:
     return fold_on(Run(spec=spec, status=Status.QUEUED), entries)
 
 
+PACK = 64  # sessions in one; as many and up to twice as many are not packed
+RULES = 1  # to be raised whenever the same entries give another run: a state of other rules is not continued from
+
+
+class FoldedRun(NamedTuple):
+    """A run as it was stored after the first bytes of its journal."""
+
+    record: bytes  # the Run as JSON, without what is packed: see `Run.split`
+    packed: bytes
+    size: int  # of those bytes of the journal
+    checksum: int  # of those bytes and of the record: see `RunReader.checksum`
+
+
 class RunReader:
     """Reads the state of a run from its journal, each time continuing where the last read ended."""
 
-    def __init__(self, path: Path, spec: RunSpec) -> None:
+    def __init__(self, path: Path, spec: RunSpec, folded: FoldedRun | None = None) -> None:
+        """folded: the state that the index has. It is used, and saves folding, only if the journal still begins so."""
         self._path = path
         self._spec = spec
+        self._folded = folded
         self._identity: tuple[int, int] | None = None  # of the file that was read
-        self._run = fold(spec, ())
-        self._end = 0
+        self._forget(None)
+
+    def _forget(self, identity: tuple[int, int] | None) -> None:
+        self._identity, self._run, self._end = identity, fold(self._spec, ()), 0
+        # of all that a state depends on: how it is folded, what it begins with, and every byte of the journal
+        self._checksum = zlib.crc32(msgspec.json.encode((RULES, self._spec)))
+
+    def checksum(self, record: bytes, packed: bytes) -> int:
+        """Of what was read and of the state that came of it, as it is stored: see `FoldedRun`."""
+        return zlib.crc32(packed, zlib.crc32(record, self._checksum))
 
     def read(self) -> tuple[Run, int]:
         """The run, and the size of the journal in bytes. Raises OSError, but not if there is no journal yet."""
@@ -83,27 +109,45 @@ class RunReader:
         try:
             file = os.fdopen(open_plain(self._path), "rb")
         except FileNotFoundError:
-            self._identity, self._run, self._end = None, fold(self._spec, ()), 0
+            self._forget(None)
             return []
         with file:
             info = os.fstat(file.fileno())
             identity = (info.st_dev, info.st_ino)
             if identity != self._identity or info.st_size < self._end:
-                self._identity, self._run, self._end = identity, fold(self._spec, ()), 0
+                self._forget(identity)
             file.seek(self._end)
-            entries, size = parse(file.read())
+            data = file.read()
+        if self._folded is not None:
+            data = data[self._skip_folded(self._folded, data) :]
+            self._folded = None
+        entries, size = parse(data)
         self._run, self._end = fold_on(self._run, entries), self._end + size
+        self._checksum = zlib.crc32(memoryview(data)[:size], self._checksum)
         return entries
+
+    def _skip_folded(self, folded: FoldedRun, data: bytes) -> int:
+        """Continue from the state that was stored, if it belongs to this journal; how many bytes that spares."""
+        checksum = zlib.crc32(memoryview(data)[: folded.size], self._checksum)
+        if len(data) < folded.size:
+            return 0
+        if zlib.crc32(folded.packed, zlib.crc32(folded.record, checksum)) != folded.checksum:
+            return 0
+        with suppress(*UNDECODABLE):
+            self._run = _run_decoder.decode(folded.record).joined(folded.packed)
+            self._end, self._checksum = folded.size, checksum
+        return self._end
+
+
+_run_decoder = msgspec.json.Decoder(Run)
 
 
 def fold_on(run: Run, entries: Iterable[Entry]) -> Run:
     """The run after further entries."""
-    numbers = {session.number for session in run.sessions}
     for entry in entries:
         match entry:
             case SessionStarted():
-                run = _add_session(run, entry, is_new=entry.session not in numbers)
-                numbers.add(entry.session)
+                run = _add_session(run, entry)
             case TrainerLaunched():
                 run = _change_session(run, entry.session, trainer_pid=entry.pid, launched_at=entry.at)
             case CheckpointRead() | CheckpointUnread():
@@ -127,8 +171,7 @@ def fold_on(run: Run, entries: Iterable[Entry]) -> Run:
     return run
 
 
-def _add_session(run: Run, entry: SessionStarted, *, is_new: bool) -> Run:
-    """is_new: whether no session has its number: to look at each would take long where there are thousands."""
+def _add_session(run: Run, entry: SessionStarted) -> Run:
     spec = run.spec.revised(entry.revision)
     session = Session(
         number=entry.session,
@@ -149,8 +192,10 @@ def _add_session(run: Run, entry: SessionStarted, *, is_new: bool) -> Run:
         only_once=entry.only_once,
         request_id=entry.request_id,
     )
-    place = None if is_new else _place(run, entry.session)
-    others = run.sessions if place is None else run.sessions[:place] + run.sessions[place + 1 :]
+    run = _replace_session(run, entry.session, ())
+    earlier, latest = run.earlier, (*run.latest, session)
+    if len(latest) >= 2 * PACK:
+        earlier, latest = (*earlier, PackedSessions.of(latest[:PACK])), latest[PACK:]
     return msgspec.structs.replace(
         run,
         spec=spec,
@@ -159,7 +204,8 @@ def _add_session(run: Run, entry: SessionStarted, *, is_new: bool) -> Run:
         ended_at=None,
         waiter=None,
         dequeued_by=None,
-        sessions=(*others, session),
+        earlier=earlier,
+        latest=latest,
     )
 
 
@@ -198,26 +244,37 @@ def _end_without_a_session(run: Run, entry: Refused | NotContinued) -> Run:
     )
 
 
-def _place(run: Run, number: int) -> int | None:
-    """Where the session of this number is: mostly the last, which spares a run of thousands to look at each."""
-    places = range(len(run.sessions) - 1, -1, -1)
-    return next((place for place in places if run.sessions[place].number == number), None)
+def _find_session(run: Run, number: int) -> Session | None:
+    """The session of this number: mostly the last, which spares a run of thousands to look at each."""
+    parts = (run.latest, *(pack.unpacked() for pack in run.earlier if pack.may_have(number)))
+    return next((session for part in parts for session in reversed(part) if session.number == number), None)
+
+
+def _replace_session(run: Run, number: int, by: tuple[Session, ...]) -> Run:
+    """The run with these sessions in the place of the one with this number, if it has one."""
+    if any(session.number == number for session in reversed(run.latest)):
+        return msgspec.structs.replace(run, latest=_replaced(run.latest, number, by))
+    if not any(pack.may_have(number) for pack in run.earlier):
+        return run
+    parts = (_replaced(pack.unpacked(), number, by) if pack.may_have(number) else pack for pack in run.earlier)
+    packs = (part if isinstance(part, PackedSessions) else PackedSessions.of(part) for part in parts if part)
+    return msgspec.structs.replace(run, earlier=tuple(packs))
+
+
+def _replaced(sessions: tuple[Session, ...], number: int, by: tuple[Session, ...]) -> tuple[Session, ...]:
+    return tuple(other for session in sessions for other in (by if session.number == number else (session,)))
 
 
 def _change_session(run: Run, number: int, **changes: Any) -> Run:
-    place = _place(run, number)
-    if place is None:
-        return run
-    changed = msgspec.structs.replace(run.sessions[place], **changes)
-    sessions = (*run.sessions[:place], changed, *run.sessions[place + 1 :])
-    return msgspec.structs.replace(run, sessions=sessions)
+    session = _find_session(run, number)
+    return run if session is None else _replace_session(run, number, (msgspec.structs.replace(session, **changes),))
 
 
 def _note_read(run: Run, entry: CheckpointRead | CheckpointUnread) -> Run:
     if isinstance(entry, CheckpointUnread):
         return _change_session(run, entry.session, is_checkpoint_read=False, has_started_over=entry.has_trained)
-    place = _place(run, entry.session)
-    offered = None if place is None else run.sessions[place].offered
+    session = _find_session(run, entry.session)
+    offered = None if session is None else session.offered
     path = None if entry.is_late else entry.path or offered
     return _change_session(run, entry.session, resumed_from=path, is_checkpoint_read=True, has_started_over=False)
 
@@ -267,8 +324,7 @@ def _continue_session(run: Run, entry: Continued) -> Run:
 
 
 def _end_session(run: Run, entry: SessionEnded) -> Run:
-    place = _place(run, entry.session)
-    session = None if place is None else run.sessions[place]
+    session = _find_session(run, entry.session)
     if session is not None and session.status.is_final:
         return run  # the first ending counts
     has_own_end = session is None or entry.status in {Status.COMPLETED, Status.FAILED}

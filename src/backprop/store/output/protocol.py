@@ -286,7 +286,6 @@ class Batch:
         "goals",
         "is_finished",
         "last_step",
-        "line_count",
         "listening",
         "notes",
         "params",
@@ -301,7 +300,6 @@ class Batch:
     )
 
     def __init__(self) -> None:
-        self.line_count = 0
         self.printed_step: int | None = None  # read in what the script prints for people
         # the greatest that was logged to a tracker: a validation may be logged by its epoch, a summary at step 0
         self.tracked_step: int | None = None
@@ -354,7 +352,6 @@ def _digest(batch: Batch, data: bytes, offset: int) -> None:
     for line in data.split(b"\n"):
         event = parse(line) if line else None
         if event is not None:
-            batch.line_count += 1
             if type(event) is Metrics and not event.is_counted:
                 step, end = event.step, offset + len(line) + 1
                 series = batch.series

@@ -63,6 +63,7 @@ class Total(NamedTuple):
 
     @property
     def mean(self) -> float:
+        """Weighted by time."""
         return self.sum / self.seconds
 
     def joined(self, later: "Total") -> "Total":

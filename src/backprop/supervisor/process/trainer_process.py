@@ -63,6 +63,7 @@ class Trainer:
 
     @property
     def pid(self) -> int:
+        """Of the process that was launched, the root of the tree."""
         return self._process.pid
 
     @property

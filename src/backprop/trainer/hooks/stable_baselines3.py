@@ -10,7 +10,8 @@ from time import monotonic
 from typing import Any, Callable
 
 from ..failsafe import guarded
-from ..link import STEP_EVERY_S, SupervisorLink, current
+from ..link import SupervisorLink, current
+from ..step_reports import STEP_EVERY_S
 
 _HOOK = "stable-baselines3"
 
@@ -48,8 +49,8 @@ class _Reporter:
     def _report(self, model: Any) -> None:
         self._due_at = monotonic() + STEP_EVERY_S
         if self._link.owner is None:
-            self._link.count_as("environment step", model, _steps_of)
-            self._link.count(model.num_timesteps, model._total_timesteps)  # noqa: SLF001
+            self._link.steps.count_as("environment step", model, _steps_of)
+            self._link.steps.count(model.num_timesteps, model._total_timesteps)  # noqa: SLF001
 
 
 def _steps_of(model: Any) -> int:

@@ -66,11 +66,11 @@ def _report_epochs(link: SupervisorLink, callbacks: dict[str, list[Any]]) -> Non
 
     @guarded(_HOOK)
     def started(trainer: Any) -> None:
-        link.count_as("epoch", trainer, _epochs_done)
+        link.steps.count_as("epoch", trainer, _epochs_done)
 
     @guarded(_HOOK)
     def ended(trainer: Any) -> None:
-        link.count(_epochs_done(trainer), trainer.epochs)
+        link.steps.count(_epochs_done(trainer), trainer.epochs)
 
     for event, report in (("on_train_start", started), ("on_fit_epoch_end", ended)):
         if not any(getattr(one, "__wrapped__", one).__module__ == __name__ for one in callbacks[event]):

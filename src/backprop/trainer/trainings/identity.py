@@ -84,10 +84,11 @@ class BegunTraining(NamedTuple):
 
     @staticmethod
     def of(session: int, identity: Identity) -> BegunTraining:
+        """session: 1-based."""
         return BegunTraining(session, identity.kind, *identity[1:5])
 
 
-class Decision(NamedTuple):
+class TrainingMatch(NamedTuple):
     """Whether a checkpoint continues a training.
 
     differing: what differs, in words. If the checkpoint continues the training nevertheless, these probably differ in
@@ -158,7 +159,7 @@ def _or_unknown(read: Callable[[Any], Fingerprint], value: Any) -> Fingerprint:
         return Fingerprint("unknown", None)
 
 
-def decide(checkpoint: SavedTraining, call: Identity, number: int, begun: Iterable[BegunTraining]) -> Decision:
+def decide(checkpoint: SavedTraining, call: Identity, number: int, begun: Iterable[BegunTraining]) -> TrainingMatch:
     """Whether a checkpoint belongs to the training that begins.
 
     number: 1-based, of this training among the equal ones of its session. begun: all trainings that began in the run so
@@ -169,20 +170,20 @@ def decide(checkpoint: SavedTraining, call: Identity, number: int, begun: Iterab
         saved, call = (_without(identity, _OF_A_RUN) for identity in (saved, call))
     differing = [name for name in {**saved.parts, **call.parts} if saved.parts.get(name) != call.parts.get(name)]
     if differing:
-        return Decision(continues=False, differing=tuple(differing))
+        return TrainingMatch(continues=False, differing=tuple(differing))
     alike = [each for each in begun if each.kind == call.kind]
     tolerated: list[str] = []
     for part, words in _SOFT.items():
         if getattr(saved, part) == getattr(call, part):
             alike = [each for each in alike if getattr(each, part) == getattr(call, part)]
         elif _tells_apart(part, alike):
-            return Decision(continues=False, differing=(*tolerated, words))
+            return TrainingMatch(continues=False, differing=(*tolerated, words))
         else:
             tolerated.append(words)
     if checkpoint.number != number:
         words = f"the number among equal trainings ({checkpoint.number} and {number})"
-        return Decision(continues=False, differing=(*tolerated, words))
-    return Decision(_may_be_chance(checkpoint, call), tuple(tolerated))
+        return TrainingMatch(continues=False, differing=(*tolerated, words))
+    return TrainingMatch(_may_be_chance(checkpoint, call), tuple(tolerated))
 
 
 def _without(identity: Identity, names: set[str]) -> Identity:

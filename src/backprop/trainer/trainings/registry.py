@@ -18,7 +18,7 @@ from ..failsafe import guarded, notify_user
 from ..link import SupervisorLink
 from ..plain_files import open_plain
 from .fingerprint import combined
-from .identity import VERSION, BegunTraining, Decision, Identity, SavedTraining, decide
+from .identity import VERSION, BegunTraining, Identity, SavedTraining, TrainingMatch, decide
 
 HOOK = "the identification of trainings"
 _AGREEMENT_TIMEOUT_S = 60.0  # rank 0 makes the same call, a little later at most
@@ -62,7 +62,7 @@ class Training:
             "identity": identity,
         }
 
-    def judge(self, stored: Optional[Mapping[str, Any]]) -> Optional[Decision]:
+    def judge(self, stored: Optional[Mapping[str, Any]]) -> Optional[TrainingMatch]:
         """Whether a checkpoint that stores this continues the training; None if it stores no identity."""
         if not stored or stored.get("version") != VERSION:
             return None

@@ -11,7 +11,7 @@ from backprop.trainer.parameters.secrets import without_secrets
 from backprop.views.documents.csv_text import Cell
 from backprop.views.documents.run_json import git_document, usage_document
 from backprop.views.terminal import params, usage_text
-from backprop.views.terminal.comparison_table import Comparison, Side, best_places
+from backprop.views.terminal.comparison_table import ComparedRun, Comparison, best_places
 
 
 def comparison_document(comparison: Comparison) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def comparison_document(comparison: Comparison) -> dict[str, Any]:
     return {key: json_safe(value) for key, value in document.items()}
 
 
-def _run_document(side: Side, comparison: Comparison) -> dict[str, Any]:
+def _run_document(side: ComparedRun, comparison: Comparison) -> dict[str, Any]:
     run, spec = side.view.run, side.view.run.spec
     return {
         "id": spec.id,
@@ -40,7 +40,7 @@ def _run_document(side: Side, comparison: Comparison) -> dict[str, Any]:
         "reason": run.reason,
         "created_at": spec.created_at,
         "elapsed_s": side.elapsed_s,
-        "sessions": len(run.sessions),
+        "sessions": run.session_count,
         "gpu_hours": side.gpu_hours,
         "last_step": side.view.last_step,
         "command": without_secrets(spec.command),
@@ -53,7 +53,7 @@ def _run_document(side: Side, comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _metric(side: Side, name: str) -> dict[str, Any]:
+def _metric(side: ComparedRun, name: str) -> dict[str, Any]:
     summary = side.view.summaries[name]
     best, best_step = _best(side.view, name)
     document: dict[str, Any] = {
@@ -90,10 +90,10 @@ def comparison_rows(comparison: Comparison) -> Iterator[list[Cell]]:
         yield _row(side, comparison, names)
 
 
-def _row(side: Side, comparison: Comparison, names: list[str]) -> list[Cell]:
+def _row(side: ComparedRun, comparison: Comparison, names: list[str]) -> list[Cell]:
     run, spec = side.view.run, side.view.run.spec
     row: list[Cell] = [spec.id, spec.name, run.status.value, spec.created_at.isoformat(), side.elapsed_s]
-    row += [len(run.sessions), side.gpu_hours, side.view.last_step, spec.host, spec.python]
+    row += [run.session_count, side.gpu_hours, side.view.last_step, spec.host, spec.python]
     git = run.code.git
     row += [None, None] if git is None else [git.commit, str(git.dirty).lower()]
     for name in names:

@@ -60,7 +60,7 @@ def run_document(view: RunView, now: datetime, is_valid: IsValid, *, is_whole: b
         "sessions": [
             _session(session, now, view.checkpoints) for session in run.sessions[0 if is_whole else -MAX_SESSIONS :]
         ],
-        "session_count": len(run.sessions),
+        "session_count": run.session_count,
         "last_step": view.last_step,
         "total_steps": view.total_steps,
         "step_unit": view.step_unit,
@@ -74,17 +74,7 @@ def run_document(view: RunView, now: datetime, is_valid: IsValid, *, is_whole: b
         "params": view.params,
         "default_params": sorted(view.default_params),
         "checkpoints": [
-            {
-                "path": checkpoint.path,
-                "step": checkpoint.step,
-                "session": checkpoint.session,
-                "size_bytes": checkpoint.measure.size_bytes,
-                "saved_at": checkpoint.measure.saved_at,
-                "valid": is_valid(checkpoint),
-                "emergency": checkpoint.is_emergency,
-                "kept": checkpoint.is_kept,
-                "weights_only": checkpoint.is_weights_only,
-            }
+            _checkpoint(checkpoint, is_valid=is_valid(checkpoint))
             for checkpoint in newest_checkpoints(
                 view.checkpoints, len(view.checkpoints) if is_whole else MAX_CHECKPOINTS
             )
@@ -102,6 +92,20 @@ def run_document(view: RunView, now: datetime, is_valid: IsValid, *, is_whole: b
         "run_dir": view.run_dir,
     }
     return {key: json_safe(value) for key, value in document.items()}
+
+
+def _checkpoint(checkpoint: Checkpoint, *, is_valid: bool) -> dict[str, Any]:
+    return {
+        "path": checkpoint.path,
+        "step": checkpoint.step,
+        "session": checkpoint.session,
+        "size_bytes": checkpoint.measure.size_bytes,
+        "saved_at": checkpoint.measure.saved_at,
+        "valid": is_valid,
+        "emergency": checkpoint.is_emergency,
+        "kept": checkpoint.is_kept,
+        "weights_only": checkpoint.is_weights_only,
+    }
 
 
 def usage_document(usage: Usage | None) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from backprop.views.documents.csv_text import Cell, csv_lines
 from backprop.views.exports import tables
-from backprop.views.exports.files import all_drafted, drafted, folder, is_file
+from backprop.views.exports.drafts import all_drafted, drafted, folder, is_file
 from backprop.views.exports.record import RunExport
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from backprop.store.output.protocol import json_safe
-from backprop.views.exports.files import drafted
+from backprop.views.exports.drafts import drafted
 from backprop.views.exports.record import RunExport
 
 _encode = msgspec.json.Encoder().encode

@@ -7,7 +7,7 @@ from typing import Any
 
 from backprop.lifecycle.optional_dependency import missing
 from backprop.views.exports import tables
-from backprop.views.exports.files import all_drafted, drafted, folder, is_file
+from backprop.views.exports.drafts import all_drafted, drafted, folder, is_file
 from backprop.views.exports.record import RunExport
 
 _GROUP_ROWS = 1 << 16  # in memory at a time: some 10 MB

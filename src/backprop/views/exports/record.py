@@ -7,7 +7,7 @@ from typing import Any
 from backprop.records import RunView, Session
 from backprop.store.curves import Point, session_begins_s
 from backprop.store.metric_rows import MetricRow, joined
-from backprop.store.usage import files as usage_files
+from backprop.store.usage import history as usage_history
 
 PointsOf = Callable[[str], Iterator[Point]]
 
@@ -35,10 +35,12 @@ class RunExport:
 
     @property
     def created_unix_s(self) -> float:
+        """When the run was submitted."""
         return self.view.run.spec.created_at.timestamp()
 
     @property
     def commit(self) -> str | None:
+        """The commit of its last session, where known."""
         git = self.view.run.code.git
         return None if git is None else git.commit
 
@@ -50,7 +52,7 @@ class RunExport:
     @property
     def measured(self) -> list[str]:
         """The names of what was measured of the run: curves over seconds of training, which stand for steps there."""
-        return usage_files.names(self.view)
+        return usage_history.names(self.view)
 
     def points(self) -> Iterator[Point]:
         """All points, metric by metric; then those of what was measured."""

@@ -17,7 +17,7 @@ from typing import Any
 from backprop.lifecycle.optional_dependency import missing
 from backprop.records import Status
 from backprop.store.metric_rows import MetricRow
-from backprop.views.exports.files import all_drafted, check_free, drafted, folder
+from backprop.views.exports.drafts import all_drafted, check_free, drafted, folder
 from backprop.views.exports.record import RunExport
 from backprop.views.terminal.params import text as param_text
 

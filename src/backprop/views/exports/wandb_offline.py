@@ -17,7 +17,7 @@ from typing import Any
 from backprop.errors import UsageError
 from backprop.lifecycle.optional_dependency import missing
 from backprop.store.output.protocol import json_safe
-from backprop.views.exports.files import folder
+from backprop.views.exports.drafts import folder
 from backprop.views.exports.record import RunExport
 
 _PROJECT = "backprop"

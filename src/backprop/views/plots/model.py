@@ -170,6 +170,7 @@ def place(x: float, axis: Axis) -> str:
 
 
 def x_label(plot: Plot) -> str:
+    """What the x-axis shows, with its unit."""
     return "step" if plot.axis is Axis.STEP else f"{_unit(x_span(plot))[1]} of training"
 
 

@@ -27,7 +27,7 @@ _NONE = "-"
 _HOUR_S = 3600.0
 
 
-class Side(Record, frozen=True):
+class ComparedRun(Record, frozen=True):
     """One of the runs that are compared."""
 
     view: RunView
@@ -39,7 +39,7 @@ class Side(Record, frozen=True):
 class Comparison(Record, frozen=True):
     """The runs and what is compared of them."""
 
-    sides: tuple[Side, ...]
+    sides: tuple[ComparedRun, ...]
     metrics: tuple[str, ...]
     params: tuple[str, ...]
     at_step: int | None = None
@@ -67,9 +67,9 @@ def gpu_hours(view: RunView, counts: Mapping[int, int | None], now: datetime) ->
     return total_s / _HOUR_S if view.run.sessions else None
 
 
-def side(view: RunView, now: datetime, at: Mapping[str, tuple[int, float] | None]) -> Side:
+def side(view: RunView, now: datetime, at: Mapping[str, tuple[int, float] | None]) -> ComparedRun:
     """A run as one side of a comparison. Reads its journal."""
-    return Side(
+    return ComparedRun(
         view=view, elapsed_s=elapsed_s(view, now), gpu_hours=gpu_hours(view, query.gpu_counts(view), now), at=at
     )
 
@@ -162,7 +162,7 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _column_title(side: Side) -> str:
+def _column_title(side: ComparedRun) -> str:
     return side.view.run.spec.id
 
 
@@ -177,7 +177,7 @@ def _state_facts(comparison: Comparison, now: datetime, screen: Screen) -> Itera
         yield _Fact("why", [Cell(view.run.reason or _NONE) for view in views], 30)
     yield _Fact("age", [Cell(formatting.age(spec.created_at, now)) for spec in specs], 31)
     yield _Fact("time", [Cell(formatting.duration(side.elapsed_s)) for side in comparison.sides], 8)
-    yield _Fact("sessions", [Cell(str(len(view.run.sessions))) for view in views], 22)
+    yield _Fact("sessions", [Cell(str(view.run.session_count)) for view in views], 22)
     yield _Fact("gpu-hours", [Cell(formatting.number(side.gpu_hours)) for side in comparison.sides], 9)
     yield _Fact("step", [Cell(_NONE if view.last_step is None else str(view.last_step)) for view in views], 10)
     differing = [

@@ -1,7 +1,7 @@
 """One run in full, for people."""
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 
 from backprop.records import Annotations, Checkpoint, CodeState, Run, RunView, in_minutes
@@ -43,7 +43,6 @@ def run_details(  # noqa: PLR0913  what only the caller knows of the run
     """
     screen = screen or stdout_screen()
     run, spec = view.run, view.run.spec
-    last = run.last_session
     rows: list[tuple[str, str]] = [
         ("run", spec.id + (f" ({spec.name})" if spec.name else "")),
         ("status", run.status.value + (f": {run.full_reason}" if run.full_reason else "")),
@@ -51,40 +50,55 @@ def run_details(  # noqa: PLR0913  what only the caller knows of the run
         ("folder", spec.cwd),
         ("python", spec.python or "-"),
         ("created", f"{spec.created_at.astimezone():%Y-%m-%d %H:%M:%S} by {spec.user} on {spec.host}"),
-        ("time", f"{formatting.duration(elapsed_s(view, now))} in {len(run.sessions)} session(s)"),
+        ("time", f"{formatting.duration(elapsed_s(view, now))} in {run.session_count} session(s)"),
     ]
     rows += _annotations(view.annotations)
-    rows += [("code" if number == 0 else "", line) for number, line in enumerate(_code(run.code))]
+    rows += _titled("code", _code(run.code))
     if spec.snapshot_of is not None:
         rows.append(("snapshot", f"of {spec.snapshot_of}; its sessions run from the copy"))
     rows += _params(view, max_defaults=len(view.params) if is_whole else _MAX_DEFAULTS)
-    if view.last_step is not None:
-        of = f" of {view.total_steps:,}" if view.total_steps is not None else ""
-        unit = formatting.units(view.step_unit, view.total_steps or view.last_step)
-        rows.append(("step", f"{view.last_step:,}{of} {formatting.name(unit) if unit else ''}".rstrip()))
-    if pace := formatting.pace(view.live, view.step_unit):
-        rows.append(("pace", ", ".join(pace)))
-    if life := formatting.life(view.live):
-        rows.append(("life", life))
-    metrics = _metrics(view, curves, superseded, screen)
-    rows += [("metrics" if number == 0 else "", line) for number, line in enumerate(metrics)]
+    rows += _progress(view)
+    rows += _titled("metrics", _metrics(view, curves, superseded, screen))
     if view.has_lost_metrics:
         rows.append(("", f"only the first {len(view.summaries):,} metric names are kept"))
     if view.usage is not None:
-        rows += [("used" if number == 0 else "", line) for number, line in enumerate(usage_text.lines(view.usage))]
+        rows += _titled("used", usage_text.lines(view.usage))
     if view.note_count:
         rows.append(("notes", str(view.note_count)))
     rows += _sessions(run, now, is_whole=is_whole)
-    rows += [("traceback" if number == 0 else "", line) for number, line in enumerate(failure)]
+    rows += _titled("traceback", failure)
     rows += _checkpoints(view, is_valid, is_whole=is_whole)
-    if last is not None and not last.status.is_final:
-        on = f", on {last.host}" if last.job else ""
-        rows.append(("supervisor", f"process {last.supervisor_pid}, trainer {last.trainer_pid or '-'}{on}"))
-    elif run.waiter is not None and run.waiter.supervisor_pid:  # in Slurm's queue there is no process
-        rows.append(("supervisor", f"process {run.waiter.supervisor_pid}"))
+    rows += _processes(run)
     rows += [("notified", line) for line in notified]
     rows.append(("record", view.run_dir))
     return aligned(rows, screen)
+
+
+def _titled(title: str, lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Lines below one another, the first with a title."""
+    return ((title if number == 0 else "", line) for number, line in enumerate(lines))
+
+
+def _progress(view: RunView) -> Iterator[tuple[str, str]]:
+    """How far it has got, and how fast."""
+    if view.last_step is not None:
+        of = f" of {view.total_steps:,}" if view.total_steps is not None else ""
+        unit = formatting.units(view.step_unit, view.total_steps or view.last_step)
+        yield "step", f"{view.last_step:,}{of} {formatting.name(unit) if unit else ''}".rstrip()
+    if pace := formatting.pace(view.live, view.step_unit):
+        yield "pace", ", ".join(pace)
+    if life := formatting.life(view.live):
+        yield "life", life
+
+
+def _processes(run: Run) -> Iterator[tuple[str, str]]:
+    """Those of a run that is active."""
+    last = run.last_session
+    if last is not None and not last.status.is_final:
+        on = f", on {last.host}" if last.job else ""
+        yield "supervisor", f"process {last.supervisor_pid}, trainer {last.trainer_pid or '-'}{on}"
+    elif run.waiter is not None and run.waiter.supervisor_pid:  # in Slurm's queue there is no process
+        yield "supervisor", f"process {run.waiter.supervisor_pid}"
 
 
 def _annotations(told: Annotations) -> Iterator[tuple[str, str]]:
@@ -126,8 +140,8 @@ def _code(code: CodeState) -> Iterator[str]:
 
 def _sessions(run: Run, now: datetime, *, is_whole: bool) -> Iterator[tuple[str, str]]:
     shown = run.sessions if is_whole else run.sessions[-_SESSIONS_SHOWN:]
-    if len(shown) < len(run.sessions):
-        yield "sessions", f"{len(run.sessions):,}; the latest (--all shows all):"
+    if len(shown) < run.session_count:
+        yield "sessions", f"{run.session_count:,}; the latest (--all shows all):"
     for session in shown:
         text = f"{session.status.value}, {formatting.duration(session_elapsed_s(session, now))} of "
         text += in_minutes(session.timebox_s)

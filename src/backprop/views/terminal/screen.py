@@ -40,6 +40,7 @@ class Screen(Record, frozen=True):
 
     @property
     def ellipsis(self) -> str:
+        """What stands for text that was cut."""
         return "…" if self.has_blocks else "..."
 
 

@@ -14,6 +14,8 @@ _MIN_WIDTH = 4
 
 
 class Cell(NamedTuple):
+    """One field of a table."""
+
     text: str  # any text: it is made printable here
     style: str = ""  # SGR codes
 

@@ -160,6 +160,7 @@ class Pages:
         return PlainTextResponse(text)
 
     def curves(self, request: Request) -> Response:
+        """Points of metrics of several runs, reduced for drawing."""
         axis = params.axis(request)
         points = params.whole(request, "points", serializers.DEFAULT_POINTS, 10, serializers.MAX_POINTS)
         begin, end = params.number(request, "begin"), params.number(request, "end")

@@ -24,14 +24,18 @@ T = TypeVar("T")
 
 
 class StopRequest(Record, frozen=True):
+    """The body of a request to stop. now: kill at once."""
+
     now: bool = False
 
 
 class PauseRequest(Record, frozen=True):
-    pass
+    """The body of a request to pause."""
 
 
 class ResumeRequest(Record, frozen=True):
+    """The body of a request to resume."""
+
     minutes: Annotated[float, msgspec.Meta(gt=0, le=525_600)] | None = None  # None: the previous timebox
 
 
@@ -68,6 +72,7 @@ def choice(request: Request, name: str, allowed: tuple[str, ...]) -> str:
 
 
 def axis(request: Request) -> Axis:
+    """The x-axis of curves: a query parameter."""
     return Axis(choice(request, "axis", tuple(member.value for member in Axis)))
 
 
@@ -143,6 +148,7 @@ async def body(request: Request, kind: type[T]) -> T:
 
 
 def decoded(data: bytes, kind: type[T], what: str) -> T:
+    """JSON of this type. what: its name in the error. Raises HTTPException (400)."""
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -105,6 +105,7 @@ class Poller:
             self._machines.want()
 
     def leave(self, *, machine: bool) -> None:
+        """A page that had joined is gone."""
         self._runs.release()
         if machine:
             self._machines.release()
@@ -230,6 +231,7 @@ class PeriodicTask:
         self._thread: threading.Thread | None = None
 
     def want(self) -> None:
+        """One caller more wants it: the first starts it."""
         self._count += 1
         self._is_wanted.set()
         if self._thread is None:
@@ -238,11 +240,13 @@ class PeriodicTask:
             self._thread.start()
 
     def release(self) -> None:
+        """One caller less: after the last, it pauses."""
         self._count -= 1
         if self._count == 0:
             self._is_wanted.clear()
 
     def stop(self) -> None:
+        """End the thread once the present call has returned."""
         self._is_over.set()
         self._is_wanted.set()
 

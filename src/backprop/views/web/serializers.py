@@ -15,7 +15,7 @@ from backprop.records import Life, Record, RunView, Status, Ticket
 from backprop.store import curves, metric_names, query
 from backprop.store.index import Index
 from backprop.store.output.protocol import json_safe
-from backprop.store.usage import files as usage_files
+from backprop.store.usage import history as usage_history
 from backprop.text import shortened
 from backprop.views.documents.run_json import (
     IsValid,
@@ -69,7 +69,7 @@ def row(index: Index, view: RunView, now: datetime) -> dict[str, Any]:
         "command": shortened(shown.command, _MAX_CELL),
         "is_going_on": not run.status.is_final,
         "can_resume": can_resume(run.status),
-        "sessions": len(run.sessions),
+        "sessions": run.session_count,
     }
 
 
@@ -101,7 +101,7 @@ def details(index: Index, view: RunView, now: datetime, is_valid: IsValid) -> di
         "metric": _cell(metric_names.main_metric(view.summaries)),
         "summaries": {shortened(name, _MAX_CELL): _summary(name, view) for name in metrics[:_MAX_KEYS]},
         "used": [] if view.usage is None else list(usage_text.lines(view.usage)),
-        "measured": usage_files.names(view),  # curves of what it used
+        "measured": usage_history.names(view),  # curves of what it used
         "trainer_notes": [
             {"kind": shortened(kind, _MAX_CELL), "text": shortened(text, _MAX_TEXT)}
             for kind, text in query.notes(index, view, _MAX_NOTES)
@@ -201,6 +201,7 @@ class Mark(Record, frozen=True, array_like=True):
     end: float | None  # x of the last point; None when there is none
 
     def text(self) -> str:
+        """As a client sends it back: see `mark_in`."""
         return msgspec.json.encode(self).decode()
 
 
@@ -262,7 +263,7 @@ def _mark(view: RunView, metric: str, points: curves.Curve) -> str:
 
 def _count(view: RunView, metric: str) -> int | None:
     """How many points a curve has; None where there is no such curve."""
-    if usage_files.has(view, metric) and view.usage is not None:
+    if usage_history.has(view, metric) and view.usage is not None:
         return view.usage.counts[metric]
     summary = view.summaries.get(metric)
     return None if summary is None else summary.count

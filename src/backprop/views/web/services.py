@@ -35,6 +35,7 @@ class Services:
     version: str = __version__
 
     def open_index(self) -> Index:
+        """As `indexing.open_home`."""
         return indexing.open_home(self.home, self.say)
 
     def why_in_memory(self, error: Exception) -> str | None:
@@ -51,6 +52,7 @@ class Services:
         indexing.catch_up(self.home, index, self.say)
 
     def read_machine(self) -> MachineReading:
+        """The machine, its limits, and who uses it."""
         return MachineReading(
             machine=read_machine(self.folders, self.gpu_probe),
             limits=self.limits,
@@ -67,6 +69,7 @@ class Services:
         return f"run {run.spec.id} was asked to stop; it is killed after {answering.grace_s:g} s."
 
     def pause(self, run: Run) -> str:
+        """Ask a run to pause. Returns a message for the user."""
         requests.request_pause(self.home, run, by="pause button of the page")
         return f"run {run.spec.id} was asked to pause."
 

@@ -75,7 +75,7 @@ def points(best: float = 0.7, last: float | None = 0.6) -> ChunkSummary:
 
 
 def facts(*sessions: Session, has_checkpoint: bool = True, **changes: object) -> Facts:
-    run = Run(spec=RUN_SPEC, status=sessions[-1].status, sessions=sessions)
+    run = Run(spec=RUN_SPEC, status=sessions[-1].status, latest=sessions)
     summaries = {session.number: points() for session in sessions}
     return Facts(run=run, **{"summaries": summaries, "has_checkpoint": has_checkpoint, **changes})  # type: ignore[arg-type]
 
@@ -317,7 +317,7 @@ def test_the_budget_counts_what_ended_and_what_was_promised():
     run = Run(
         spec=RUN_SPEC,
         status=Status.RUNNING,
-        sessions=(a_session(), a_session(2, "r0-1", status=Status.RUNNING, elapsed_s=None)),
+        latest=(a_session(), a_session(2, "r0-1", status=Status.RUNNING, elapsed_s=None)),
     )
     budget = budget_of(standing, {0: run}, 100.0)
     assert (budget.spent_s, budget.committed_s, budget.left_s) == (10.0, 40.0, 50.0)

@@ -38,6 +38,7 @@ class ModelParameters:
 
     @property
     def is_forest(self) -> bool:
+        """Whether it is a random forest, whose trees do not build on one another."""
         return self._values.get("boosting") == "rf"
 
     @property
@@ -48,6 +49,7 @@ class ModelParameters:
 
     @property
     def samples_features(self) -> bool:
+        """Whether each tree sees some of the features only."""
         return self.number("feature_fraction", 1) < 1
 
     @property

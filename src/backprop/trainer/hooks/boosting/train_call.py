@@ -156,7 +156,7 @@ class TrainCall:
 
     def log(self, rounds: int, metrics: Mapping[str, Any]) -> None:
         """Report the metrics of a round."""
-        self.link.log(rounds, metrics, total_steps=self.total)
+        self.link.steps.log(rounds, metrics, total_steps=self.total)
 
     def round_ended(self, rounds: int, model: Callable[[], bytes], callbacks: Sequence[Any]) -> bool:
         """Do what the supervisor requests after `rounds` rounds; returns whether training must stop.

@@ -117,7 +117,7 @@ class TrainerLoop:
     def logged(self, state: Any, logs: dict[str, Any]) -> None:
         """Report metrics, but not the summary of a training that was stopped."""
         if not self.is_over:
-            self.link.log(state.global_step, logs, _total_steps(state))
+            self.link.steps.log(state.global_step, logs, _total_steps(state))
 
     @guarded(HOOK)
     def prediction_step_ended(self) -> None:

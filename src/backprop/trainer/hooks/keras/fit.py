@@ -28,6 +28,7 @@ from . import state
 from . import state_file as statefile
 from .data_position import DataPosition
 from .identity import identity_of
+from .replay import Replay
 
 HOOK = "keras"
 FORMAT = "backprop keras 1"
@@ -132,7 +133,7 @@ class Fit:
         self._epochs = given.get("epochs", 1)
         self._training = training
         self._took_s = 0.0 if resumed is None else resumed.get("took_s", 0.0)  # in earlier sessions
-        self._resumed = resumed
+        self._replay = None if resumed is None else Replay(resumed, model, f"fit {number + 1}")
         self._began = monotonic()
         self._callbacks: Any = None  # the CallbackList of this fit
         self._callback_states: Any = None
@@ -142,7 +143,6 @@ class Fit:
         self._epoch = 0
         self._batches = 0  # of this epoch
         self._model_begins_at: Any = None  # the epoch that the model itself wants to begin with
-        self._train_function: Any = None
         self._log_at = 0.0
         self._save_at = 0.0
         self._last: Any = None  # logs, random states and position after an epoch's last batch
@@ -162,40 +162,26 @@ class Fit:
         """Before callbacks are told that training begins."""
         self._steps = self._callbacks.params.get("steps")
         self._model_begins_at = self._model._initial_epoch  # noqa: SLF001  set by Keras's BackupAndRestore
-        if self._resumed is not None and not self._fits_resumed():
-            self._resumed = None
-        if self._resumed is not None:
+        if self._replay is not None and not self._replay.is_possible(self._steps):
+            self._replay = None
+        if self._replay is not None:
             for callback in self._callbacks.callbacks:
                 if type(callback).__name__ == "CSVLogger":
                     callback.append = True  # otherwise it would overwrite its file
 
-    def _fits_resumed(self) -> bool:
-        saved = self._resumed
-        assert saved is not None  # noqa: S101  for the type checker
-        if self._model.built and state.shapes(self._model) != saved["shapes"]:
-            notify_user(
-                f"fit {self._number + 1} is trained from scratch: its model has other shapes than the checkpoint's"
-            )
-            return False
-        if saved["steps"] != self._steps and not saved["is_done"]:
-            notify_user(
-                f"an epoch has {self._steps} steps, and had {saved['steps']} before: the model is trained from scratch"
-            )
-            return False
-        return self._model.built or not saved["is_done"]
-
     def train_began(self) -> None:
         """After callbacks were told. From now on, failing to restore is an error: half of a state is useless."""
         self._callback_states = state.CallbackStates(self._callbacks.callbacks)
-        saved = self._resumed
-        if saved is None:
+        replay = self._replay
+        if replay is None:
             self._fits_of_process.step += self._earlier_steps()
             return
+        saved = replay.saved
         self._first_step, self._fits_of_process.step = saved["first_step"], saved["step"]
         self._model._initial_epoch = saved["epoch"]  # noqa: SLF001
         if saved["is_done"] and self._epochs > saved["epochs"]:  # more epochs are requested than before
-            self._restore(saved)
-            self._resumed = None
+            replay.restore(self._callback_states)
+            self._replay = None
             self._model.stop_training = False
         elif saved["is_done"]:
             self._model._initial_epoch = self._epochs  # noqa: SLF001
@@ -205,13 +191,6 @@ class Fit:
         begins_at: int = self._model._initial_epoch or self._initial_epoch  # noqa: SLF001
         earlier: int = max(0, begins_at - self._initial_epoch)
         return earlier * (self._steps or 0)
-
-    def _restore(self, saved: dict[str, Any]) -> None:
-        state.sync_variables(self._model)
-        state.assign(self._model, saved["weights"], saved["metrics"])
-        self._callback_states.restore(saved["callbacks"])
-        self._model.stop_training = saved["stop_training"]
-        state.put_back_random(saved["random"])
 
     def epoch_began(self, epoch: int) -> None:
         """Before Keras opens the epoch's data."""
@@ -224,11 +203,9 @@ class Fit:
         """The epoch's data, from the batch to continue with. epochs: an EpochIterator; original: its __iter__."""
         self.awaits_data = False
         self._watch(epochs)
-        saved = self._resumed
-        if saved is None:
+        if self._replay is None:
             return original(epochs)
-        opened = self._data_position.reopen(epochs, original, saved["place"], saved["batches"])
-        self._train_function, self._model.train_function = self._model.train_function, self._not_train
+        opened = self._replay.open(epochs, original, self._data_position)
         self.is_replaying = True
         return opened
 
@@ -236,32 +213,16 @@ class Fit:
     def _watch(self, epochs: Any) -> None:
         self._data_position.watch(epochs)
 
-    def _not_train(self, *given: Any) -> Any:
-        """The train function for the batch that is repeated. given: arguments of the backend's train function."""
-        saved = self._resumed
-        assert saved is not None  # noqa: S101  for the type checker
-        data = given[-1]
-        if not isinstance(data, list):
-            batch = None
-            for _ in range(self._model.steps_per_execution):
-                batch = next(data, batch)  # the last step of an epoch may have fewer
-            # TensorFlow builds model, metrics and optimizer in the first step: backend/tensorflow/trainer.py,
-            # _maybe_symbolic_build. What is built already is left alone.
-            self._model._symbolic_build(data_batch=batch)  # noqa: SLF001
-        logs = dict(saved["logs"])
-        return (logs, given[0]) if len(given) == 2 else logs  # JAX passes and returns the model's state
-
     def replayed(self) -> None:
         """After the batch was repeated: everything is restored to the state right after it."""
-        saved = self._resumed
-        assert saved is not None  # noqa: S101  for the type checker
+        replay, self._replay = self._replay, None
+        assert replay is not None  # noqa: S101  for the type checker
         self.is_replaying = False
-        self._resumed = None
-        self._model.train_function = self._train_function
-        self._batches = saved["batches"]
+        replay.close()
+        self._batches = replay.saved["batches"]
         self._data_position.took(self._model.steps_per_execution)
-        self._restore(saved)
-        self._note_last(saved["logs"])
+        replay.restore(self._callback_states)
+        self._note_last(replay.saved["logs"])
         self._link.restart_step_timer()
 
     # -- training
@@ -285,7 +246,7 @@ class Fit:
     @guarded(HOOK)
     def _log(self, logs: Any) -> None:
         metrics = {**(logs or {}), "epoch": self._epoch}
-        self._link.log(self._fits_of_process.step, metrics, self._total_steps)
+        self._link.steps.log(self._fits_of_process.step, metrics, self._total_steps)
 
     @property
     def _total_steps(self) -> Optional[int]:
@@ -352,8 +313,8 @@ class Fit:
         """Keras's fit has ended by itself."""
         if is_off(HOOK) or self._callback_states is None:
             return
-        if self._resumed is not None:  # an earlier session had finished it, and Keras's loop had nothing to do
-            self._restore(self._resumed)
+        if self._replay is not None:  # an earlier session had finished it, and Keras's loop had nothing to do
+            self._replay.restore(self._callback_states)
         elif self._took() >= WORTH_KEEPING_S:
             self._keep_end()
 

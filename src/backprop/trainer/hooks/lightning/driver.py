@@ -270,7 +270,7 @@ class FitDriver:
             self._report(self._trainer.global_step, {"epoch": self._trainer.current_epoch, **metrics})
 
     def _report(self, step: int, metrics: dict[str, Any]) -> None:
-        self._link.log(step, metrics, self._total_steps)
+        self._link.steps.log(step, metrics, self._total_steps)
 
 
 class _CheckpointMoment:

@@ -26,7 +26,7 @@ from ..saved_files.pending import find_place
 from ..saved_files.script_files import ScriptFiles, is_main_thread, is_trainer, of_this_process
 from . import emergency, states
 from .sampled_loss import HOOK as LOSSES
-from .sampled_loss import Curve, LossSampler, install
+from .sampled_loss import LossCurve, LossSampler, install
 
 CHECK_INTERVAL_S = 0.25
 _STEPS = "steps of PyTorch's optimizers"
@@ -42,7 +42,7 @@ class StepCount:
         """begin: steps of trainings before this one."""
         self.optimizer = weakref.ref(optimizer)
         self.steps = begin
-        self.losses: Optional[Curve] = None  # see sampled_loss.py
+        self.losses: Optional[LossCurve] = None  # see sampled_loss.py
 
 
 class ScriptMonitor:
@@ -62,7 +62,7 @@ class ScriptMonitor:
         self._is_base_known = False  # from a step number that the script has saved
         self._counts: dict[int, StepCount] = {}  # by id() of the optimizer, which is fastest
         # of optimizers in loops that frameworks drive, whose steps are not counted here
-        self._driven: weakref.WeakKeyDictionary[Any, Optional[Curve]] = weakref.WeakKeyDictionary()
+        self._driven: weakref.WeakKeyDictionary[Any, Optional[LossCurve]] = weakref.WeakKeyDictionary()
         self._most = 0  # of all optimizers: in a GAN, two of them make one training step
         self._reported_step: Optional[int] = None
         self._look_at = 0.0
@@ -126,7 +126,7 @@ class ScriptMonitor:
     @guarded(LOSSES)
     def _sample_driven(self, optimizer: Any) -> None:
         """Take the loss of a step of a framework's loop, which counts its steps itself."""
-        step = self.link.driven_step
+        step = self.link.steps.in_loop
         if step is None:  # the number of its first step is not known
             self.losses.forget_step()
         else:
@@ -166,9 +166,9 @@ class ScriptMonitor:
         if self._most and self._reported_step != self.step:
             self._reported_step = self.step
             self.link.confirm_resume()  # for frameworks whose loop is not driven
-            if self.link.count_now is None:
-                self.link.set_unit("optimizer step", is_counted=True)
-                self.link.count(self.step)
+            if self.link.steps.count_now is None:
+                self.link.steps.set_unit("optimizer step", is_counted=True)
+                self.link.steps.count(self.step)
 
     @guarded(LOSSES)
     def report_losses(self, *, is_over: bool = False) -> None:

@@ -78,7 +78,7 @@ class _GpuCopy:
         return float(self._buffer.item()) if self._event.query() else None
 
 
-class Curve:
+class LossCurve:
     """The losses that one optimizer follows."""
 
     __slots__ = ("count", "latest", "number", "optimizer", "step")
@@ -111,11 +111,11 @@ class LossSampler:
         self.thread = _Thread()
         self._torch = torch
         self._tensor = torch.Tensor
-        self._curves: list[Curve] = []
+        self._curves: list[LossCurve] = []
         self._made = 0  # how many curves there were
-        self._last: Optional[Curve] = None  # that had a loss
+        self._last: Optional[LossCurve] = None  # that had a loss
         self._takes_turns = False  # an optimizer had a loss again after another one had its own
-        self._first: Optional[Curve] = None  # that had a loss in this watch
+        self._first: Optional[LossCurve] = None  # that had a loss in this watch
         self._breaks_at: Optional[float] = None  # when every step was watched long enough
         self._has_breaks = False
         self._report_at = 0.0
@@ -147,7 +147,7 @@ class LossSampler:
 
     # -- a step
 
-    def stepped(self, curve: Optional[Curve], optimizer: Any, step: int) -> Optional[Curve]:
+    def stepped(self, curve: Optional[LossCurve], optimizer: Any, step: int) -> Optional[LossCurve]:
         """An optimizer has made a step, or skipped it because of infinite gradients; only while this is watching.
 
         curve: what the last call for this optimizer returned. step: how many were made.
@@ -164,13 +164,13 @@ class LossSampler:
         self.thread.watch, self.thread.parts = self.watch, []
 
     @guarded(HOOK)
-    def _closed(self, curve: Optional[Curve], optimizer: Any, step: int, parts: list[_Part]) -> Optional[Curve]:
+    def _closed(self, curve: Optional[LossCurve], optimizer: Any, step: int, parts: list[_Part]) -> Optional[LossCurve]:
         values, scaler = _since_zeroed(parts, optimizer)
         if not values:
             return curve
         if curve is None:
             self._made += 1
-            curve = Curve(self._made, optimizer)
+            curve = LossCurve(self._made, optimizer)
             # some scripts make optimizers again and again
             self._curves = [*(other for other in self._curves if not other.is_over()), curve]
         self._takes_turns |= curve.count > 0 and self._last is not curve
@@ -184,7 +184,7 @@ class LossSampler:
             self.is_watching = False  # each had its turn
         return curve
 
-    def _keep(self, curve: Curve, step: int, values: list[Any], scaler: Any) -> None:
+    def _keep(self, curve: LossCurve, step: int, values: list[Any], scaler: Any) -> None:
         scale: Any = 1.0 if scaler is None else scaler._scale  # noqa: SLF001  get_scale() waits for the GPU
         if all(type(value) is float for value in values):
             curve.latest, curve.step = sum(values) / float(scale), step

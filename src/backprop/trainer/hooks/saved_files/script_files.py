@@ -136,12 +136,12 @@ class ScriptFiles:
     def _step(self, path: str, content: CheckpointContent) -> Optional[int]:
         if content.step is not None:
             return content.step
-        if self.link.count_now is not None:
-            return self.link.count_now()
+        if self.link.steps.count_now is not None:
+            return self.link.steps.count_now()
         if counted := self.count_steps():
             return counted
-        if self.link.ended_at_step is not None:
-            return self.link.ended_at_step
+        if self.link.steps.ended_at is not None:
+            return self.link.steps.ended_at
         known = [count for count in (self.earlier_steps() or None, content.epoch) if count is not None]
         number = None if known else _NUMBER_IN_NAME.search(os.path.basename(path))
         return max(known, default=None) if number is None else int(number[1] or number[2])
