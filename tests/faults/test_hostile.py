@@ -383,3 +383,43 @@ def test_a_descriptor_that_does_not_block_gets_all_of_it(runs: Runs, words: str)
         rest = pipe.read()
     assert process.wait(HANG_S) == 0
     assert len(first + rest) == len(expected) > 65_536
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "run train.py",
+        "run train.py --json",
+        "resume r --again -r some.pt",
+        "resume r --again --script train.py",
+        "run -- true",
+    ],
+)
+def test_a_folder_that_was_deleted_is_said_to_be(runs: Runs, words: str):
+    """As after `git checkout` of a branch without it, in the shell that is still there."""
+    runs.script("print(1)")
+    runs.call("run", "train.py", "--run-id", "r")
+    (runs.work / "gone").mkdir()
+    done = subprocess.run(
+        ["sh", "-c", f"cd gone && rmdir ../gone && exec {BACKPROP} {words}"],
+        cwd=runs.work,
+        env=runs.environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "backprop: the current directory has been deleted; change to another one.\n"
+
+
+@pytest.mark.parametrize("make", ["mkdir", "mkfifo"])
+def test_a_run_whose_journal_was_replaced_by_something_else_is_removed(runs: Runs, make: str):
+    """It has ended, as far as the index knows: nobody can be running it by that."""
+    runs.script("print(1)")
+    runs.call("run", "train.py", "--run-id", "r")
+    journal = runs.rundir("r") / "journal.jsonl"
+    journal.unlink()
+    subprocess.run([make, journal], check=True)
+    assert runs.call("rm", "r", "--yes").stderr == "backprop: removed 1 run(s)\n"
+    assert not runs.rundir("r").exists()

@@ -157,17 +157,8 @@ def main() -> None:
         # Python would complain once more when it flushes stdout at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = ExitCode.OK
-    except PermissionError as error:
-        if error.filename is None:
-            raise
-        _say(f"{error.filename}: {error.strerror}.")  # given by the user, or recorded: in a folder of somebody else
-        code = ExitCode.USAGE
     except OSError as error:
-        if error.filename is not None or error.errno not in _UNWRITABLE:
-            raise
-        _say(f"cannot write the output: {error.strerror}.")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # as above
-        code = ExitCode.USAGE
+        code = _fail_by_system(error)
     sys.exit(int(code or 0))
 
 
@@ -176,6 +167,25 @@ def _complete() -> NoReturn:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     app(prog_name="backprop", complete_var=COMPLETE_VARIABLE)
     sys.exit(ExitCode.OK)
+
+
+def _fail_by_system(error: OSError) -> ExitCode:
+    """Say what the system refused, where a user can mend that. Raises the error where it is a bug of ours."""
+    from backprop.cli.context import working_folder
+
+    if isinstance(error, PermissionError) and error.filename is not None:
+        _say(f"{error.filename}: {error.strerror}.")  # given by the user, or recorded: in a folder of somebody else
+        return ExitCode.USAGE
+    if isinstance(error, FileNotFoundError) and error.filename is None:  # a relative path in a folder that was deleted
+        try:
+            working_folder()
+        except BackpropError as gone:
+            return _fail(str(gone), gone.code, gone.exit_code)
+    if error.filename is not None or error.errno not in _UNWRITABLE:
+        raise error
+    _say(f"cannot write the output: {error.strerror}.")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # as in `main`
+    return ExitCode.USAGE
 
 
 def _fail(message: str, code: str, exit_code: ExitCode) -> ExitCode:

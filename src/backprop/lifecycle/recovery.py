@@ -11,7 +11,7 @@ from backprop.engines.base import Phase
 from backprop.errors import BusyError
 from backprop.lifecycle import continuation
 from backprop.records import Run, RunSpec, Say, Session, Status
-from backprop.store.files import foreign_owner
+from backprop.store.files import NotAFileError, foreign_owner
 from backprop.store.home import Home
 from backprop.store.journal import file as journals
 from backprop.store.journal.entries import Entry, Refused, SessionEnded, Submitted, TrainerLaunched
@@ -139,8 +139,9 @@ def remove(home: Home, run: Run, say: Say) -> None:
     with ExitStack() as held:
         try:
             held.enter_context(closing(claim(home, run, say)))
-        except OSError:
-            if run.status is not Status.UNREADABLE and foreign_owner(rundir.path) is None:
+        except OSError as error:
+            is_lost = run.status.is_final and isinstance(error, NotAFileError)
+            if run.status is not Status.UNREADABLE and not is_lost and foreign_owner(rundir.path) is None:
                 raise
             if is_held(rundir):
                 raise BusyError(busy_message(run)) from None
