@@ -145,6 +145,25 @@ def test_from_scratch_each_rung_trains_anew(runs: Runs):
     check_whole(runs)
 
 
+def test_rungs_in_steps_end_at_their_steps(runs: Runs):
+    """However fast a trial is: each is compared by what it had come to at the step, and goes on from its checkpoint."""
+    script = TRAIN.replace("score = float(options", "score = step / 1000 + float(options").replace(
+        "time.sleep(0.02)", "time.sleep(0.005 if float(options['--lr']) < 0.5 else 0.02)"
+    )
+    words = ("--rung-steps", 10, "--param", "lr=0.2,0.3,0.6,0.7", "--sampler", "grid", "--rung", 10 * SECOND)
+    done = sweep(runs, *words, script=script, seconds=60)
+    assert done.returncode == 0, done.stderr
+    ended = entries(runs, "ended")
+    assert {entry["rung"] for entry in ended} == {0, 1, 2}
+    found = documents(runs)
+    for entry in ended:
+        reached = 10 * 2 ** entry["rung"]
+        assert entry["value"] == pytest.approx(reached / 1000 + found[entry["trial"]]["params"]["lr"])
+    sessions = [session for run in found.values() for session in run["sessions"]]
+    assert {session["stopped_by"] for session in sessions} == {"step"}
+    check_whole(runs)
+
+
 def test_the_same_error_three_times_stops_the_sweep(runs: Runs):
     """Exit code 66, with the error."""
     done = sweep(runs, script="raise ValueError('no such data')")

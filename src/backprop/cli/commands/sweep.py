@@ -114,6 +114,12 @@ _minutes = _Range(min=0, min_open=True, max=525_600)
     "--rung", metavar="MINUTES", type=_minutes, help="Length of the first rung. [default: a twentieth of the budget]"
 )
 @click.option(
+    "--rung-steps",
+    metavar="N",
+    type=click.IntRange(2, 10**12),
+    help="Rungs in steps: the first ends at step N, or after --rung. For scripts that report steps.",
+)
+@click.option(
     "--eta",
     metavar="N",
     type=_Range(min=1.5, max=100),
@@ -188,6 +194,7 @@ def _spec(
         parameters=parameters,
         budget_s=budget_s,
         rung_s=rung_s,
+        rung_steps=options["rung_steps"],
         parallel=settings.max_parallel,
         eta=options["eta"],
         max_rungs=options["max_rungs"],

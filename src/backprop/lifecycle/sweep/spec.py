@@ -45,8 +45,9 @@ class SweepSpec(StoredRecord, frozen=True):
     goal: Objective
     parameters: tuple[Parameter, ...]
     budget_s: float  # of training, of all runs together
-    rung_s: float  # of the first rung
+    rung_s: float  # of the first rung; where rungs are counted in steps, the most that it may take
     parallel: int
+    rung_steps: int | None = None  # a rung ends at a step: the first at this one, the next at eta times as many
     eta: float = 3.0
     max_rungs: int = 4
     sampler: str = "random"
@@ -66,6 +67,8 @@ class SweepSpec(StoredRecord, frozen=True):
         return Rules(
             is_max=self.goal.is_max,
             rung_s=self.rung_s,
+            rung_steps=self.rung_steps,
+            is_anew=self.from_scratch,
             eta=self.eta,
             max_rungs=self.max_rungs,
             parallel=self.parallel,

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from statistics import median
 from typing import Any, NamedTuple
 
 import msgspec
@@ -25,7 +26,7 @@ from backprop.lifecycle.sweep.journal import (
     Stopped,
     SweepEntry,
 )
-from backprop.lifecycle.sweep.rule import Budget, Repeated
+from backprop.lifecycle.sweep.rule import Budget, Repeated, Rules
 from backprop.lifecycle.sweep.spec import SweepSpec
 from backprop.records import Record, Run, Session, Status, StopReason
 from backprop.store.chunk_summary import ChunkSummary
@@ -44,6 +45,7 @@ class Asking(Record, frozen=True):
     request_id: str
     rung: int
     timebox_s: float
+    until_step: int | None = None  # where rungs end at a step
     is_strict: bool = False  # it was to continue from a checkpoint
     is_check: bool = False
     reason: str = ""
@@ -82,14 +84,21 @@ class TrialState(Record, frozen=True):
         """The sessions of one rung."""
         return [asking for asking in self.asked if asking.rung == rung]
 
-    @property
-    def for_rule(self) -> rule.Trial:
+    def for_rule(self, rules: Rules) -> rule.Trial:
+        """The same for the rule that promotes."""
         return rule.Trial(
             number=self.number,
             values=self.values,
             active_rung=self.last.rung if self.is_active else None,
             can_resume=self.can_resume,
+            pace_s=self._pace_s(rules),
         )
+
+    def _pace_s(self, rules: Rules) -> float | None:
+        """How long it took for as many steps as the first rung has; None where rungs end by time, and if it failed."""
+        if rules.rung_steps is None or not self.values or self.status in {Status.FAILED, Status.COMPLETED}:
+            return None
+        return self.trained_s / sum(rules.size(rung) for rung in range(len(self.values)))
 
 
 class Standing(Record, frozen=True):
@@ -120,6 +129,18 @@ class Standing(Record, frozen=True):
         return [trial for trial in self.trials if trial.is_active]
 
     @property
+    def rules(self) -> Rules:
+        """How it halves, with what was seen of how long steps take."""
+        rules = self.spec.rules
+        paces_s = [pace_s for trial in self.searched if (pace_s := trial.for_rule(rules).pace_s)]
+        return msgspec.structs.replace(rules, usual_s=median(paces_s)) if paces_s else rules
+
+    @property
+    def candidates(self) -> list[rule.Trial]:
+        """The trials of the search, for the rule that promotes."""
+        return [trial.for_rule(self.spec.rules) for trial in self.searched]
+
+    @property
     def spent_s(self) -> float:
         """Seconds of training that were recorded."""
         return sum(trial.trained_s for trial in self.trials)
@@ -143,7 +164,7 @@ class Standing(Record, frozen=True):
     def ranked(self) -> list[TrialState]:
         """The trials with a value, best first, whatever their rung."""
         by_number = {trial.number: trial for trial in self.trials}
-        best = rule.ranked(self.spec.rules, [trial.for_rule for trial in self.searched])
+        best = rule.ranked(self.spec.rules, self.candidates)
         return [by_number[trial.number] for trial in best]
 
     @property
@@ -216,6 +237,7 @@ def _with(standing: Standing, entry: SweepEntry) -> Standing:  # noqa: C901, PLR
                 request_id=entry.request_id,
                 rung=entry.rung,
                 timebox_s=entry.timebox_s,
+                until_step=entry.until_step,
                 is_strict=not standing.spec.from_scratch,
                 reason=entry.reason,
             )
@@ -226,6 +248,7 @@ def _with(standing: Standing, entry: SweepEntry) -> Standing:  # noqa: C901, PLR
                 request_id=entry.request_id,
                 rung=entry.rung,
                 timebox_s=entry.timebox_s,
+                until_step=entry.until_step,
                 is_strict=entry.is_strict,
                 is_check=entry.is_check,
                 reason=entry.reason,
@@ -257,7 +280,7 @@ def _asked(standing: Standing, entry: Asked) -> Standing:
         repeats=entry.repeats,
         note=entry.note,
         attrs=entry.attrs,
-        asked=(Asking(request_id=entry.run_id, rung=0, timebox_s=entry.timebox_s),),
+        asked=(Asking(request_id=entry.run_id, rung=0, timebox_s=entry.timebox_s, until_step=entry.until_step),),
         is_active=True,
     )
     added, planned = standing.added, standing.planned
@@ -352,6 +375,7 @@ def conclude(spec: SweepSpec, standing: Standing, trial: TrialState, facts: Fact
                 rung=asking.rung,
                 request_id=next_id,
                 timebox_s=asking.timebox_s,
+                until_step=spec.rules.until_step(asking.rung),
                 reason=why,
                 is_check=True,
             )
@@ -402,6 +426,7 @@ def _after_cut(
             rung=asking.rung,
             request_id=next_id,
             timebox_s=min(timebox_s, facts.left_s),
+            until_step=asking.until_step,
             reason="the sweep was stopped" if is_ours else f"interrupted: {session.reason}",
             is_check=asking.is_check,
             is_strict=not is_anew,

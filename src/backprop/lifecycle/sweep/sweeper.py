@@ -40,6 +40,7 @@ from backprop.lifecycle.sweep.space import option_words
 from backprop.lifecycle.sweep.spec import SweepDir, SweepSpec, sweep_dir
 from backprop.lifecycle.sweep.standing import (
     SAME_FAILURES,
+    Asking,
     Facts,
     Standing,
     StepsSeen,
@@ -176,7 +177,7 @@ class Sweeper:
             checked = StepsSeen(steps.get(session.offered), first, last)
         return Facts(
             run=view.run,
-            summaries=curves.session_summaries(index, run_id, self._spec.goal.metric),
+            summaries=curves.session_summaries(index, run_id, self._spec.goal.metric, trial.last.until_step),
             has_checkpoint=any(not one.is_emergency and catalog.is_valid(one) for one in view.checkpoints),
             checked=checked,
             failure=_failure(self._home, view.run),
@@ -216,6 +217,7 @@ class Sweeper:
                         rung=action.rung,
                         request_id=f"{trial.run_id}-{len(trial.asked)}",
                         timebox_s=action.timebox_s,
+                        until_step=action.until_step,
                         reason=action.reason,
                     )
                 )
@@ -235,20 +237,20 @@ class Sweeper:
         if needs_check and standing.active:
             return None
         budget, longest_s = msgspec.structs.replace(self.budget(), total_s=self._given_s), self._longest_s()
-        if longest_s < rule.LEAST_SHARE * spec.rung_s:
+        rules = standing.rules
+        if longest_s < rule.LEAST_SHARE * rules.duration_s(0):
             return None if standing.active else Finish(reason=f"no session would end before {_clock(spec.until)}")
-        trials = [trial.for_rule for trial in standing.searched]
-        action = rule.decide(
-            spec.rules, trials, _within(budget, longest_s * spec.parallel), has_proposals=self._has_proposals()
-        )
+        within = _within(budget, longest_s * spec.parallel)
+        action = rule.decide(rules, standing.candidates, within, has_proposals=self._has_proposals())
         if isinstance(action, Wait):
             return None
         if isinstance(action, Finish):
             return action
-        timebox_s = min(action.timebox_s, longest_s)
+        timebox_s, until_step = min(action.timebox_s, longest_s), action.until_step
         if isinstance(action, StartTrial) and needs_check:
             timebox_s /= 2  # the other half shows whether it continues
-        return msgspec.structs.replace(action, timebox_s=timebox_s)
+            until_step = until_step and until_step // 2
+        return msgspec.structs.replace(action, timebox_s=timebox_s, until_step=until_step)
 
     def _longest_s(self) -> float:
         """How long a session may take by the clock."""
@@ -262,12 +264,11 @@ class Sweeper:
         """The repeats come next, where some are wanted; else the end."""
         standing, confirm = self.standing, self._spec.confirm
         if standing.planned is None and confirm is not None:
-            trials = [trial.for_rule for trial in standing.searched]
-            best = [standing.trials[one.number] for one in rule.ranked(self._spec.rules, trials)[: confirm.top]]
+            best = standing.ranked[: confirm.top]
             budget = _within(self.budget(), self._longest_s() * self._spec.parallel)
             planned = rule.repeats(
-                self._spec.rules,
-                trials,
+                standing.rules,
+                standing.candidates,
                 budget,
                 top=confirm.top,
                 seeds=confirm.seeds,
@@ -287,11 +288,16 @@ class Sweeper:
 
     def _length_s(self, trial: TrialState) -> float:
         """How long the same training may take: of one that completed early, as long as it might have taken."""
-        rungs_s = sum(self._spec.rules.duration_s(rung) for rung in range(len(trial.values)))
+        rules = self.standing.rules
+        if rules.rung_steps is not None:
+            pace_s = trial.for_rule(rules).pace_s
+            return rules.duration_s(len(trial.values) - 1, pace_s) if rules.is_anew else trial.trained_s
+        rungs_s = sum(rules.duration_s(rung) for rung in range(len(trial.values)))
         return rungs_s if trial.status is Status.COMPLETED else trial.trained_s
 
     def _no_metric(self) -> str:
-        return f"no trial reported the metric {self._spec.goal.metric!r} of the goal"
+        steps = "" if self._spec.rung_steps is None else f" up to step {self._spec.rung_steps} (--rung-steps)"
+        return f"no trial reported the metric {self._spec.goal.metric!r} of the goal{steps}"
 
     def _finish(self, reason: str, code: ExitCode) -> None:
         if code != ExitCode.OK:
@@ -319,6 +325,7 @@ class Sweeper:
                 params=proposal.params,
                 source=proposal.source,
                 timebox_s=action.timebox_s,
+                until_step=action.until_step,
                 repeats=action.trial if isinstance(action, Planned) else None,
                 seed=seed,
                 note=proposal.note,
@@ -338,7 +345,7 @@ class Sweeper:
         words = (
             "run", spec.script, "--detach", "--run-id", trial.run_id, "--request-id", asking.request_id,
             "--sweep-trial", f"{spec.id}:{trial.number}", "--group", spec.name, "--name", f"{spec.name}-{trial.number}",
-            "--max-run-minutes", _minutes(asking.timebox_s), f"--goal={spec.goal.text}", *note, *spec.run_options,
+            *_limits(asking), f"--goal={spec.goal.text}", *note, *spec.run_options,
             "--", *spec.arguments, *seed, *params,
         )  # fmt: skip
         done = self._call(words)
@@ -362,7 +369,7 @@ class Sweeper:
         how = ("--from-scratch",) if is_anew else ("--strict",) if asking.is_strict else ()
         words = (
             "resume", trial.run_id, "--again", "--detach", "--request-id", asking.request_id, *how,
-            "--max-run-minutes", _minutes(asking.timebox_s), *spec.resume_options,
+            *_limits(asking), *spec.resume_options,
         )  # fmt: skip
         done = self._call(words)
         if done.code == ExitCode.NO_CHECKPOINT:
@@ -561,8 +568,10 @@ def _size(path: Path) -> int:
         return -1
 
 
-def _minutes(seconds: float) -> str:
-    return f"{seconds / 60:.9g}"
+def _limits(asking: Asking) -> tuple[str, ...]:
+    """The options that end a session."""
+    step = () if asking.until_step is None else ("--until-step", str(asking.until_step))
+    return ("--max-run-minutes", f"{asking.timebox_s / 60:.9g}", *step)
 
 
 def _clock(at: datetime | None) -> str:

@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Callable
+from statistics import median
 
 import msgspec
 import pytest
@@ -119,16 +120,45 @@ def test_what_is_too_little_for_a_session_is_left():
     )
 
 
+BY_STEPS = msgspec.structs.replace(RULES, rung_steps=100)
+
+
+def test_rungs_in_steps():
+    """A rung ends at eta times the step of the one before, and takes as long as its trial needs for the rest of them."""
+    assert [BY_STEPS.until_step(rung) for rung in range(3)] == [100, 300, 900]
+    assert decide(BY_STEPS, [], PLENTY, has_proposals=True) == StartTrial(timebox_s=60, until_step=100)
+    slow = [Trial(number=0, values=(0.9,), pace_s=30.0), *(Trial(number=n, values=(0.1,), pace_s=5.0) for n in (1, 2))]
+    action = decide(BY_STEPS, slow, PLENTY, has_proposals=True)
+    assert action == Promote(trial=0, rung=1, timebox_s=120, reason="among the best 1/3 of its rung", until_step=300)
+    anew = msgspec.structs.replace(BY_STEPS, is_anew=True)
+    assert decide(anew, slow, PLENTY, has_proposals=True).timebox_s == 180  # type: ignore[union-attr]
+
+
+def test_what_rungs_in_steps_take_decides_how_many_there_are():
+    """Not the most that they may take: trials of a second each go on until the budget is used up."""
+    quick = [Trial(number=n, values=(0.5,), pace_s=1.0) for n in range(2)]
+    rules, budget = msgspec.structs.replace(BY_STEPS, usual_s=1.0), Budget(total_s=100, spent_s=90)
+    assert decide(rules, quick, budget, has_proposals=True) == StartTrial(timebox_s=10, until_step=100)
+    over = msgspec.structs.replace(budget, spent_s=99.6)
+    assert decide(rules, quick, over, has_proposals=True) == Finish(reason="the budget is used up")
+
+
 class Simulation:
     """A sweep over made-up curves: trials end in any order, some fail, some complete, some use less than their time."""
 
     def __init__(self, rules: Rules, total_s: float, curve: Callable[[int, int], float | None], seed: int) -> None:
-        self.rules, self.total_s, self.curve = rules, total_s, curve
+        self.asked, self.total_s, self.curve = rules, total_s, curve
         self.rng = random.Random(seed)
         self.trials: list[Trial] = []
         self.committed: dict[int, float] = {}
         self.spent_s = 0.0
         self.promotions: list[Promote] = []
+
+    @property
+    def rules(self) -> Rules:
+        """With what steps took so far."""
+        paces_s = [trial.pace_s for trial in self.trials if trial.pace_s is not None]
+        return msgspec.structs.replace(self.asked, usual_s=median(paces_s)) if paces_s else self.asked
 
     @property
     def budget(self) -> Budget:
@@ -150,17 +180,19 @@ class Simulation:
     def begin(self, action: StartTrial | Promote) -> None:
         assert action.timebox_s > 0
         if isinstance(action, StartTrial):
-            number, rung = len(self.trials), 0
+            number, rung, pace_s = len(self.trials), 0, None
             self.trials.append(Trial(number=number, active_rung=0))
         else:
             number, rung = action.trial, action.rung
             trial = self.trials[number]
+            pace_s = trial.pace_s
             assert trial.can_resume
             assert trial.active_rung is None
             assert len(trial.values) == rung < self.rules.max_rungs
             self.promotions.append(action)
             self.trials[number] = msgspec.structs.replace(trial, active_rung=rung)
-        assert action.timebox_s <= self.rules.duration_s(rung) * (1 + 1e-9)
+        assert action.timebox_s <= self.rules.timebox_s(rung, pace_s) * (1 + 1e-9)
+        assert action.until_step == self.rules.until_step(rung)
         self.committed[number] = action.timebox_s
 
     def end_one(self) -> None:
@@ -168,9 +200,13 @@ class Simulation:
         trial, timebox_s = self.trials[number], self.committed.pop(number)
         value = self.curve(number, len(trial.values))
         completes = self.rng.random() < 0.1
+        pace_s = None
+        if self.rules.rung_steps is not None:  # it comes to its step, or its time is over before
+            pace_s = self.rules.rung_s * random.Random(number).uniform(0.01, 2)
+            timebox_s = min(timebox_s, pace_s * self.rules.size(len(trial.values)))
         self.spent_s += timebox_s * (self.rng.random() if completes or value is None else 1.0)
         self.trials[number] = Trial(
-            number=number, values=(*trial.values, value), can_resume=not completes and value is not None
+            number=number, values=(*trial.values, value), can_resume=not completes and value is not None, pace_s=pace_s
         )
 
 
@@ -179,6 +215,8 @@ def simulations(draw: st.DrawFn) -> Simulation:
     rules = Rules(
         is_max=draw(st.booleans()),
         rung_s=draw(st.sampled_from([1.0, 30.0, 61.7])),
+        rung_steps=draw(st.sampled_from([None, 2, 1000])),
+        is_anew=draw(st.booleans()),
         eta=draw(st.sampled_from([1.5, 2.0, 3.0, 4.0])),
         max_rungs=draw(st.integers(1, 5)),
         parallel=draw(st.integers(1, 5)),
@@ -193,7 +231,7 @@ def test_any_sweep_ends_within_its_budget(sweep: Simulation):
     """Whatever the results: never more sessions than slots, never more time than there is, and the rest is too little."""
     finish = sweep.run()
     if finish.reason == "the budget is used up":
-        assert sweep.budget.left_s < LEAST_SHARE * sweep.rules.rung_s
+        assert sweep.budget.left_s < LEAST_SHARE * sweep.rules.duration_s(0)
     else:
         is_through = [
             not t.can_resume or t.value is None or len(t.values) == sweep.rules.max_rungs for t in sweep.trials
@@ -275,6 +313,15 @@ def test_the_best_are_repeated_for_equally_long():
     assert found == tuple(Repeat(trial=n, seed=seed, timebox_s=200) for seed in (1, 2) for n in (4, 3))
     shorter = repeats(RULES, trials, Budget(total_s=400), top=2, seeds=2, trained_s=200)
     assert {repeat.timebox_s for repeat in shorter} == {100}
+
+
+def test_repeats_of_rungs_in_steps_come_to_the_same_step():
+    """That of the highest rung among the best, or as far as the budget allows."""
+    trials = [Trial(number=0, values=(0.5, 0.9), pace_s=10.0), Trial(number=1, values=(0.8,), pace_s=40.0)]
+    found = repeats(BY_STEPS, trials, Budget(total_s=800), top=2, seeds=2, trained_s=40)
+    assert {(one.until_step, one.timebox_s) for one in found} == {(300, 200)}
+    found = repeats(BY_STEPS, trials, Budget(total_s=120), top=2, seeds=2, trained_s=40)
+    assert {(one.until_step, one.timebox_s) for one in found} == {(225, 30)}
 
 
 def test_no_repeats_where_they_would_tell_nothing():

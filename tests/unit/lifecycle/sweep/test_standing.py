@@ -3,6 +3,7 @@
 import math
 from datetime import datetime, timezone
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -87,6 +88,44 @@ def checked(*entries: SweepEntry) -> Standing:
 
 def conclusion(standing: Standing, found: Facts) -> list[SweepEntry]:
     return conclude(standing.spec, standing, standing.trials[0], found, NOW)
+
+
+# -- rungs in steps
+
+
+def test_a_rung_in_steps_has_a_pace():
+    """What its steps took, startup included; a trial that failed has none. The usual one is the median."""
+    spec = msgspec.structs.replace(SPEC, rung_steps=100)
+    standing = fold(
+        spec,
+        [
+            *(asked(number) for number in range(4)),
+            ended(0, trained_s=4.0),
+            promoted(0),
+            ended(0, rung=1, trained_s=9.0),
+            ended(1, trained_s=5.0),
+            ended(2, trained_s=1.0, status=Status.FAILED, value=None),
+        ],
+    )
+    assert [one.pace_s for one in standing.candidates] == [3.0, 5.0, None, None]
+    assert standing.rules.usual_s == 4.0
+    assert fold(SPEC, [asked(), ended()]).rules.usual_s is None
+
+
+def test_the_check_of_rungs_in_steps_goes_on_to_the_whole_rung():
+    spec = msgspec.structs.replace(SPEC, rung_steps=100)
+    standing = fold(spec, [asked(until_step=50)])
+    [check] = conclusion(standing, facts(a_session()))
+    assert isinstance(check, Continued)
+    assert (check.is_check, check.until_step) == (True, 100)
+
+
+def test_an_interrupted_rung_goes_on_to_its_step():
+    spec = msgspec.structs.replace(SPEC, rung_steps=100)
+    standing = fold(spec, [asked(until_step=100), Checked(at=NOW, trial=99)])
+    [entry] = conclusion(standing, facts(a_session(status=Status.INTERRUPTED, elapsed_s=4.0)))
+    assert isinstance(entry, Continued)
+    assert (entry.until_step, entry.timebox_s) == (100, 6.0)
 
 
 # -- the end of a rung
