@@ -12,25 +12,18 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
-from backprop.records import Record, in_minutes
+from backprop.lifecycle.significance import Verdict, judge, with_lost_runs
+from backprop.records import Goal, Record, in_minutes
 
 LEAST_SHARE = 0.5  # of the first rung: a shorter session would tell nothing
 CONFIRMED_SHARE = 1 / 3  # of the budget, to repeat the best trials
 _SPARE = 2.0  # a session that ends at a step gets a timebox of so many times what it is expected to take
 
-# Student's t, two-sided 95 %, for 1 to 30 degrees of freedom: NIST/SEMATECH e-Handbook, 1.3.6.7.2
-_T95 = (
-    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
-    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
-    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
-)
-_T95_BEYOND = 1.960
-
 
 class Rules(Record, frozen=True):
     """How a sweep halves."""
 
-    is_max: bool  # whether greater values are better
+    goal: Goal
     rung_s: float  # of the first rung; where rungs end at a step, the most that it may take
     rung_steps: int | None = None  # the step that the first rung ends at; None: rungs end by time
     usual_s: float | None = None  # what so many steps took in most trials; None: not known, or rungs end by time
@@ -62,7 +55,7 @@ class Rules(Record, frozen=True):
         """Smaller is better; None is worst."""
         if value is None or math.isnan(value):
             return math.inf
-        return -value if self.is_max else value
+        return -value if self.goal is Goal.MAX else value
 
 
 class Trial(Record, frozen=True):
@@ -261,15 +254,14 @@ def ranked_repeats(rules: Rules, repeated: Sequence[Repeated]) -> list[Repeated]
     return sorted(repeated, key=lambda one: (len(one.finite) < len(one.values), rules.order(one.mean), one.trial))
 
 
-def is_tie(one: Repeated, other: Repeated) -> bool:
-    """Whether the seeds that both have leave open which is better.
-
-    The 95 % interval of the mean of the paired differences contains 0 (Student's t). Below two pairs it is open.
-    """
-    pairs = [(value, other.values.get(seed)) for seed, value in one.values.items()]
-    differences = [a - b for a, b in pairs if a is not None and b is not None]
-    if len(differences) < 2:
-        return True
-    freedom = len(differences) - 1
-    t = _T95[freedom - 1] if freedom <= len(_T95) else _T95_BEYOND
-    return abs(fmean(differences)) <= t * stdev(differences) / math.sqrt(len(differences))
+def ties(rules: Rules, repeated: Sequence[Repeated]) -> list[int]:
+    """The trials that the repeats do not tell from the best, by the same test as `backprop verdict`; best first."""
+    values = [{str(seed): value for seed, value in one.values.items() if value is not None} for one in repeated]
+    lost = [len(one.values) - len(one.finite) for one in repeated]
+    judgements = judge(values[0], values[1:], is_max=rules.goal is Goal.MAX, margin=0.0) if values else []
+    found = []
+    for one, judgement, lost_here in zip(repeated[1:], judgements, lost[1:], strict=True):
+        fair = with_lost_runs(judgement, baseline_lost=lost[0], candidate_lost=lost_here)
+        if fair.verdict in {Verdict.TIE, Verdict.UNDECIDED}:
+            found.append(one.trial)
+    return found

@@ -13,7 +13,7 @@ from backprop.lifecycle import optional_dependency
 from backprop.lifecycle.sweep.space import Parameter, grid
 from backprop.lifecycle.sweep.spec import SweepSpec
 from backprop.lifecycle.sweep.standing import Standing, TrialState
-from backprop.records import Status
+from backprop.records import Goal, Status
 from backprop.store.output.protocol import json_safe
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _of_optuna(standing: Standing, number: int) -> Proposal:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its experimental parts
         sampler = _sampler(spec, number)
-        study = optuna.create_study(direction="maximize" if spec.goal.is_max else "minimize", sampler=sampler)
+        study = optuna.create_study(direction="maximize" if spec.goal is Goal.MAX else "minimize", sampler=sampler)
         space = {one.name: _distribution(one) for one in spec.parameters}
         study.add_trials([_frozen(spec, trial, space) for trial in standing.searched])
         trial = study.ask(space)

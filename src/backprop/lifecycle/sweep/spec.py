@@ -17,8 +17,8 @@ import msgspec
 
 from backprop.errors import NoSuchRunError, UsageError
 from backprop.lifecycle.sweep.rule import Rules
-from backprop.lifecycle.sweep.space import Objective, Parameter
-from backprop.records import StoredRecord
+from backprop.lifecycle.sweep.space import Parameter
+from backprop.records import Goal, StoredRecord
 from backprop.store.files import UnreadableError, read_record, write_plain
 from backprop.store.home import Home
 from backprop.store.rundir import RUN_ID, derived_run_id
@@ -42,7 +42,8 @@ class SweepSpec(StoredRecord, frozen=True):
     cwd: str
     created_at: datetime
     user: str
-    goal: Objective
+    metric: str  # whose best value is searched
+    goal: Goal
     parameters: tuple[Parameter, ...]
     budget_s: float  # of training, of all runs together
     rung_s: float  # of the first rung; where rungs are counted in steps, the most that it may take
@@ -62,10 +63,15 @@ class SweepSpec(StoredRecord, frozen=True):
     version: int = 1
 
     @property
+    def goal_text(self) -> str:
+        """As it was written: max:val_accuracy."""
+        return f"{self.goal.value}:{self.metric}"
+
+    @property
     def rules(self) -> Rules:
         """The same for the rule that promotes."""
         return Rules(
-            is_max=self.goal.is_max,
+            goal=self.goal,
             rung_s=self.rung_s,
             rung_steps=self.rung_steps,
             is_anew=self.from_scratch,

@@ -28,7 +28,7 @@ from backprop.lifecycle.sweep.journal import (
 )
 from backprop.lifecycle.sweep.rule import Budget, Repeated, Rules
 from backprop.lifecycle.sweep.spec import SweepSpec
-from backprop.records import Record, Run, Session, Status, StopReason
+from backprop.records import Goal, Record, Run, Session, Status, StopReason
 from backprop.store.chunk_summary import ChunkSummary
 
 _MAX_INTERRUPTIONS = 2  # of a rung, after which it counts as failed
@@ -183,6 +183,11 @@ class Standing(Record, frozen=True):
             for number in originals
         ]
         return rule.ranked_repeats(self.spec.rules, [one for one in found if one.values])
+
+    @property
+    def ties(self) -> list[int]:
+        """The trials that their repeats do not tell from the best one's."""
+        return rule.ties(self.spec.rules, self.repeated)
 
     @property
     def best(self) -> TrialState | None:
@@ -452,12 +457,12 @@ def _end(
     rung = trial.last.rung
     ids = {asking.request_id for asking in (trial.of_rung(rung) if spec.from_scratch else trial.asked)}
     numbers = {one.number for one in facts.run.sessions if one.request_id in ids}
-    value = value_of([facts.summaries[number] for number in sorted(numbers & facts.summaries.keys())], spec.goal.is_max)
+    value = value_of([facts.summaries[number] for number in sorted(numbers & facts.summaries.keys())], spec.goal)
     reason = problem
     if has_failed:
         reason = facts.failure or session.reason or f"exit code {session.exit_code}"
     elif problem is None and value is None:
-        reason = "its newest value is not finite" if facts.summaries else f"no metric {spec.goal.metric}"
+        reason = "its newest value is not finite" if facts.summaries else f"no metric {spec.metric}"
     goes_on = (is_cut or session.status is Status.TIMEBOXED) and problem is None
     return Ended(
         at=now,
@@ -473,13 +478,13 @@ def _end(
     )
 
 
-def value_of(summaries: Sequence[ChunkSummary], is_max: bool) -> float | None:
+def value_of(summaries: Sequence[ChunkSummary], goal: Goal) -> float | None:
     """The best finite value of a metric; None if there is none, or if the newest value is not finite."""
     if not summaries or summaries[-1].last is None or not math.isfinite(summaries[-1].last):
         return None
-    found = [one.greatest if is_max else one.least for one in summaries]
+    found = [one.greatest if goal is Goal.MAX else one.least for one in summaries]
     finite = [value for value in found if value is not None]
-    return (max if is_max else min)(finite, default=None)
+    return (max if goal is Goal.MAX else min)(finite, default=None)
 
 
 def _is_silent(facts: Facts) -> bool:

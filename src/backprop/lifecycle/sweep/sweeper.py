@@ -177,7 +177,7 @@ class Sweeper:
             checked = StepsSeen(steps.get(session.offered), first, last)
         return Facts(
             run=view.run,
-            summaries=curves.session_summaries(index, run_id, self._spec.goal.metric, trial.last.until_step),
+            summaries=curves.session_summaries(index, run_id, self._spec.metric, trial.last.until_step),
             has_checkpoint=any(not one.is_emergency and catalog.is_valid(one) for one in view.checkpoints),
             checked=checked,
             failure=_failure(self._home, view.run),
@@ -282,7 +282,7 @@ class Sweeper:
         if not any(trial.has_metric for trial in standing.trials):
             self._finish(f"{reason}; {self._no_metric()}", ExitCode.NO_METRIC)
         elif standing.best is None:
-            self._finish(f"{reason}; no trial has a value of {self._spec.goal.metric!r}", ExitCode.NO_METRIC)
+            self._finish(f"{reason}; no trial has a value of {self._spec.metric!r}", ExitCode.NO_METRIC)
         else:
             self._finish(reason, ExitCode.OK)
 
@@ -297,7 +297,7 @@ class Sweeper:
 
     def _no_metric(self) -> str:
         steps = "" if self._spec.rung_steps is None else f" up to step {self._spec.rung_steps} (--rung-steps)"
-        return f"no trial reported the metric {self._spec.goal.metric!r} of the goal{steps}"
+        return f"no trial reported the metric {self._spec.metric!r} of the goal{steps}"
 
     def _finish(self, reason: str, code: ExitCode) -> None:
         if code != ExitCode.OK:
@@ -345,7 +345,7 @@ class Sweeper:
         words = (
             "run", spec.script, "--detach", "--run-id", trial.run_id, "--request-id", asking.request_id,
             "--sweep-trial", f"{spec.id}:{trial.number}", "--group", spec.name, "--name", f"{spec.name}-{trial.number}",
-            *_limits(asking), f"--goal={spec.goal.text}", *note, *spec.run_options,
+            *_limits(asking), f"--goal={spec.goal_text}", *note, *spec.run_options,
             "--", *spec.arguments, *seed, *params,
         )  # fmt: skip
         done = self._call(words)
@@ -508,7 +508,7 @@ def params_text(trial: TrialState) -> str:
 
 
 def _end_message(spec: SweepSpec, trial: TrialState) -> str:
-    value = "no value" if trial.value is None else f"{spec.goal.metric} {trial.value:.6g}"
+    value = "no value" if trial.value is None else f"{spec.metric} {trial.value:.6g}"
     why = "" if trial.reason is None else f": {trial.reason}"
     status = "" if trial.status is None else f" {trial.status.value},"
     return f"trial {trial.number} rung {len(trial.values) - 1}{status} {value}{why}"

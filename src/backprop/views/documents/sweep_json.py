@@ -3,7 +3,7 @@
 from typing import Any
 
 from backprop.lifecycle.sweep.observation import Seen
-from backprop.lifecycle.sweep.rule import Budget, is_tie
+from backprop.lifecycle.sweep.rule import Budget
 from backprop.lifecycle.sweep.standing import Standing, TrialState
 from backprop.records import Status
 from backprop.store.output.protocol import json_safe
@@ -17,7 +17,7 @@ def sweep_document(seen: Seen) -> dict[str, Any]:
         "id": standing.spec.id,
         "name": standing.spec.name,
         "state": seen.state,
-        "goal": standing.spec.goal.text,
+        "goal": standing.spec.goal_text,
         "reason": None if finished is None else finished.reason,
         "exit_code": None if finished is None else finished.exit_code,
         "trials": len(standing.searched),
@@ -37,9 +37,8 @@ def sweep_document(seen: Seen) -> dict[str, Any]:
 
 
 def best_document(standing: Standing, trial: TrialState) -> dict[str, Any]:
-    """A trial, with its repeats where there are any."""
+    """The best trial, with its repeats where there are any."""
     repeated = next((one for one in standing.repeated if one.trial == trial.number), None)
-    others = [one for one in standing.repeated if one.trial != trial.number]
     return {
         "trial": trial.number,
         "run": trial.run_id,
@@ -49,7 +48,7 @@ def best_document(standing: Standing, trial: TrialState) -> dict[str, Any]:
         "mean": None if repeated is None else repeated.mean,
         "sd": None if repeated is None else repeated.sd,
         "n": None if repeated is None else len(repeated.finite),
-        "ties": [] if repeated is None else [one.trial for one in others if is_tie(repeated, one)],
+        "ties": standing.ties,
     }
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from backprop.lifecycle.sweep.observation import Seen
-from backprop.lifecycle.sweep.rule import Budget, is_tie
+from backprop.lifecycle.sweep.rule import Budget
 from backprop.lifecycle.sweep.standing import Standing, TrialState
 from backprop.lifecycle.sweep.sweeper import params_text
 from backprop.records import in_minutes
@@ -26,7 +26,7 @@ def summary(standing: Standing, budget: Budget, state: str, screen: Screen | Non
         for row in rungs(standing)
     )
     lines = [
-        f"sweep {spec.name} ({state}) · {spec.goal.text} · {len(standing.searched)} trials" + _repeats(standing),
+        f"sweep {spec.name} ({state}) · {spec.goal_text} · {len(standing.searched)} trials" + _repeats(standing),
         by_rung or "no trial has begun",
         f"budget {in_minutes(budget.spent_s)} of {in_minutes(budget.total_s)} used"
         + (f" · about {formatting.duration(eta_s(standing, budget))} left" if state == "running" else ""),
@@ -54,9 +54,7 @@ def _columns(standing: Standing, best: Sequence[TrialState], screen: Screen) -> 
     yield Column("TRIAL", [Cell(str(trial.number)) for trial in best], 0, "right")
     yield Column("RUN", [Cell(trial.run_id) for trial in best], rank=3)
     yield Column("RUNG", [Cell(str(len(trial.values) - 1)) for trial in best], 2, "right")
-    yield Column(
-        standing.spec.goal.metric.upper(), [Cell(formatting.number(trial.value)) for trial in best], 0, "right"
-    )
+    yield Column(standing.spec.metric.upper(), [Cell(formatting.number(trial.value)) for trial in best], 0, "right")
     if repeated:
         sign = "±" if screen.has_blocks else "+-"
         cells = []
@@ -87,10 +85,8 @@ def conclusion(seen: Seen) -> Iterator[str]:
     if len(among) > 1:
         spreads = (f"{name} {_spread([trial.params[name] for trial in among])}" for name in best.params)
         yield f"the best {len(among)} have {printable(', '.join(spreads))}"
-    first = next((one for one in standing.repeated if one.trial == best.number), None)
-    ties = [] if first is None else [str(one.trial) for one in standing.repeated[1:] if is_tie(first, one)]
-    if ties:
-        yield f"its seeds do not tell it from trial {', '.join(ties)}: a tie"
+    if ties := standing.ties:
+        yield f"its seeds do not tell it from trial {', '.join(map(str, ties))}: a tie"
     yield f"train it on with: backprop resume {best.run_id}"
     if len(among) > 1:
         yield f"compare the best with: backprop compare {' '.join(trial.run_id for trial in among)}"

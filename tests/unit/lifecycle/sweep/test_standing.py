@@ -25,10 +25,10 @@ from backprop.lifecycle.sweep.journal import (
     SweepEntry,
     parse,
 )
-from backprop.lifecycle.sweep.space import Objective, Parameter
+from backprop.lifecycle.sweep.space import Parameter
 from backprop.lifecycle.sweep.spec import SweepSpec
 from backprop.lifecycle.sweep.standing import Facts, Standing, StepsSeen, budget_of, conclude, fold, value_of
-from backprop.records import Run, Session, Status, StopReason
+from backprop.records import Goal, Run, Session, Status, StopReason
 from backprop.store.chunk_summary import ChunkSummary
 from backprop.store.journal.entries import encode
 from tests.records import SPEC as RUN_SPEC
@@ -41,7 +41,8 @@ SPEC = SweepSpec(
     cwd="/",
     created_at=NOW,
     user="me",
-    goal=Objective(metric="score", is_max=True),
+    metric="score",
+    goal=Goal.MAX,
     parameters=(Parameter(name="lr", low=0.0, high=1.0),),
     budget_s=100.0,
     rung_s=10.0,
@@ -474,9 +475,9 @@ def test_any_journal_gives_a_standing(entries: list[SweepEntry]):
     assert budget_of(standing, {}, 10.0).spent_s >= 0
 
 
-@given(st.lists(st.tuples(st.floats(), st.floats()), max_size=5), st.booleans())
-def test_a_value_is_finite_or_none(pairs: list[tuple[float, float]], is_max: bool):
+@given(st.lists(st.tuples(st.floats(), st.floats()), max_size=5), st.sampled_from(Goal))
+def test_a_value_is_finite_or_none(pairs: list[tuple[float, float]], goal: Goal):
     """Whatever was reported."""
     found = [points(best, last) for best, last in pairs if math.isfinite(best)]
-    value = value_of(found, is_max)
+    value = value_of(found, goal)
     assert value is None or math.isfinite(value)
