@@ -277,6 +277,7 @@ def tick(*, name: str, as_json: bool) -> None:
 def _go_on(home: Home, spec: SweepSpec, *, detach: bool, as_json: bool) -> None:
     """Drive the sweep in this process, or in one of its own. Raises click's Exit."""
     from backprop.cli.sweep_display import SweepDisplay
+    from backprop.lifecycle.sweep.driving import SweepDriver
     from backprop.lifecycle.sweep.sweeper import Sweeper
     from backprop.supervisor.signals import Signals
 
@@ -298,7 +299,7 @@ def _go_on(home: Home, spec: SweepSpec, *, detach: bool, as_json: bool) -> None:
     with Signals(ignore_hangup=bool(log)).caught() as signals, closing(Sweeper(home, spec, display)) as sweeper:
         sweeper.begin()
         try:
-            code = sweeper.drive(signals)
+            code = SweepDriver(home, spec, sweeper, display).drive(signals)
         finally:
             display.close()
     if as_json:

@@ -67,6 +67,12 @@ class Asked(AnyEntry, frozen=True, tag="asked"):
     attrs: Mapping[str, Any] = {}  # what the sampler wants to know of it later
 
 
+class Made(AnyEntry, frozen=True, tag="made"):
+    """The run of a trial was seen: if it is gone later, it was removed."""
+
+    trial: int
+
+
 class Promoted(AnyEntry, frozen=True, tag="promoted"):
     """A trial is to be trained for another rung."""
 
@@ -146,6 +152,7 @@ SweepEntry = (
     | Added
     | StopAsked
     | Asked
+    | Made
     | Promoted
     | Continued
     | NotPromoted

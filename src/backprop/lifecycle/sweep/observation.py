@@ -65,7 +65,7 @@ class Seen(NamedTuple):
 def observe(home: Home, spec: SweepSpec) -> Seen:
     """What a sweep stands at. Changes nothing. Raises UnreadableError."""
     standing = fold(spec, read_journal(sweep_dir(home, spec.id).journal_path))
-    budget = budget_of(standing, active_runs(home, standing), spec.budget_s)
+    budget = budget_of(standing, active_runs(home, standing), spec.budget_s, datetime.now(timezone.utc))
     return Seen(standing, budget, _is_driven(standing, sweep_dir(home, spec.id).journal_path))
 
 

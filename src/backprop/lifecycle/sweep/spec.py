@@ -9,18 +9,19 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import msgspec
 
-from backprop.errors import NoSuchRunError, UsageError
+from backprop.errors import BusyError, NoSuchRunError, UsageError
 from backprop.lifecycle.sweep.rule import Rules
 from backprop.lifecycle.sweep.space import Parameter
 from backprop.records import Goal, StoredRecord
 from backprop.store.files import UnreadableError, read_record, write_plain
-from backprop.store.home import Home
+from backprop.store.home import Home, HomeBusyError
 from backprop.store.rundir import RUN_ID, derived_run_id
 
 SWEEPS_FOLDER = "sweeps"
@@ -113,13 +114,18 @@ def sweep_dir(home: Home, sweep_id: str) -> SweepDir:
 
 
 def make(home: Home, spec: SweepSpec) -> SweepDir:
-    """A new sweep's folder, whole from the moment it can be seen. Raises UsageError for a name that is taken."""
+    """A new sweep's folder, whole from the moment it can be seen. Raises UsageError for a name that is taken.
+
+    Raises BusyError where the home's lock is held for long.
+    """
     home.make()
-    if any(other.name == spec.name for other in sweeps(home)):
-        raise UsageError(f"a sweep {spec.name!r} exists already: choose another --name, or: backprop sweep resume NAME")
     made = sweep_dir(home, spec.id)
     draft = SweepDir(made.path.with_name(f".new-{spec.id}-{os.getpid()}"))
-    with home.changing():
+    with home.changing(), _locked(home):  # of two starts with one name, one is refused
+        if any(other.name == spec.name for other in sweeps(home)):
+            raise UsageError(
+                f"a sweep {spec.name!r} exists already: choose another --name, or: backprop sweep resume {spec.name}"
+            )
         made.path.parent.mkdir(mode=0o700, exist_ok=True)
         draft.path.mkdir(mode=0o700)
         try:
@@ -130,6 +136,15 @@ def make(home: Home, spec: SweepSpec) -> SweepDir:
             shutil.rmtree(draft.path, ignore_errors=True)
             raise
     return made
+
+
+@contextmanager
+def _locked(home: Home) -> Iterator[None]:
+    try:
+        with home.lock():
+            yield
+    except HomeBusyError as error:
+        raise BusyError(f"the home is busy: {error}; try again.") from error
 
 
 def remove(home: Home, spec: SweepSpec) -> None:

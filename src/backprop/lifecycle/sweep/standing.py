@@ -19,6 +19,7 @@ from backprop.lifecycle.sweep.journal import (
     Continued,
     Ended,
     Finished,
+    Made,
     NotPromoted,
     Planned,
     Promoted,
@@ -63,6 +64,7 @@ class TrialState(Record, frozen=True):
     note: str | None = None
     attrs: Mapping[str, Any] = {}
     asked: tuple[Asking, ...] = ()  # oldest first
+    is_made: bool = False  # its run was seen
     is_active: bool = False  # the last of these has not ended
     values: tuple[float | None, ...] = ()
     can_resume: bool = True
@@ -217,7 +219,7 @@ def fold_on(standing: Standing, entries: Iterable[SweepEntry]) -> Standing:
     return standing
 
 
-def _with(standing: Standing, entry: SweepEntry) -> Standing:  # noqa: C901, PLR0911  one case each
+def _with(standing: Standing, entry: SweepEntry) -> Standing:  # noqa: C901, PLR0911, PLR0912  one case each
     replace = msgspec.structs.replace
     match entry:
         case Began():
@@ -237,6 +239,8 @@ def _with(standing: Standing, entry: SweepEntry) -> Standing:  # noqa: C901, PLR
             return replace(standing, is_stop_asked=True)
         case Asked():
             return _asked(standing, entry)
+        case Made():
+            return _changed(standing, entry.trial, is_made=True)
         case Promoted():
             asking = Asking(
                 request_id=entry.request_id,
@@ -363,7 +367,7 @@ def conclude(spec: SweepSpec, standing: Standing, trial: TrialState, facts: Fact
     if not run.status.is_final or not sessions:
         return []
     session = sessions[-1]
-    trained_s = sum(one.elapsed_s or 0.0 for one in run.sessions)
+    trained_s = run_trained_s(run)
     used_s = sum(one.elapsed_s or 0.0 for one in sessions)
     is_ours = session.status is Status.STOPPED and asking.request_id in standing.stopped_ids
     is_cut = is_ours or session.status is Status.INTERRUPTED or session.stopped_by is StopReason.SIGNAL
@@ -522,15 +526,26 @@ def _step_problem(session: int, facts: Facts) -> str | None:
     return None
 
 
-def budget_of(standing: Standing, runs: Mapping[int, Run], total_s: float) -> Budget:
-    """What is spent and promised. runs: of the active trials that have one."""
+def budget_of(standing: Standing, runs: Mapping[int, Run], total_s: float, now: datetime | None = None) -> Budget:
+    """What is spent and promised. runs: of the active trials that have one.
+
+    now: counts what active sessions have used until then as spent; else all of their timeboxes is promised.
+    """
     spent_s = committed_s = 0.0
     for trial in standing.trials:
-        run = runs.get(trial.number)
-        sessions = () if run is None else run.sessions
-        ended_s = sum(session.elapsed_s or 0.0 for session in sessions if session.status.is_final)
-        spent_s += max(trial.trained_s, ended_s)
+        run = runs.get(trial.number) if trial.is_active else None
+        spent_s += max(trial.trained_s, 0.0 if run is None else run_trained_s(run, now))
         if trial.is_active:
-            used_s = sum(one.elapsed_s or 0.0 for one in sessions if one.request_id == trial.last.request_id)
+            sessions = () if run is None else run.sessions
+            used_s = sum(_used_s(one, now) for one in sessions if one.request_id == trial.last.request_id)
             committed_s += max(0.0, trial.last.timebox_s - used_s)
     return Budget(total_s=total_s, spent_s=spent_s, committed_s=committed_s)
+
+
+def run_trained_s(run: Run, now: datetime | None = None) -> float:
+    """Seconds of training of all its sessions. now: with what active ones have used until then."""
+    return sum(_used_s(session, now) for session in run.sessions)
+
+
+def _used_s(session: Session, now: datetime | None) -> float:
+    return (session.elapsed_s or 0.0) if now is None else session.trained_s(now)

@@ -1,7 +1,7 @@
 """What a sweep stands at, by its journal, and what becomes of a rung by the record of its run."""
 
 import math
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 import msgspec
 import pytest
@@ -17,6 +17,7 @@ from backprop.lifecycle.sweep.journal import (
     Continued,
     Ended,
     Finished,
+    Made,
     NotPromoted,
     Planned,
     Promoted,
@@ -363,6 +364,17 @@ def test_the_budget_counts_what_ended_and_what_was_promised():
     assert (budget.spent_s, budget.committed_s, budget.left_s) == (10.0, 40.0, 50.0)
 
 
+def test_the_budget_grows_while_a_session_trains():
+    """What it has used so far is spent, and no longer promised. What comes next is decided without it."""
+    standing = fold(SPEC, [asked(timebox_s=30.0)])
+    active = a_session(status=Status.RUNNING, elapsed_s=None, launched_at=NOW)
+    run = Run(spec=RUN_SPEC, status=Status.RUNNING, sessions=(active,))
+    budget = budget_of(standing, {0: run}, 100.0, NOW + timedelta(seconds=12))
+    assert (budget.spent_s, budget.committed_s) == (12.0, 18.0)
+    known = budget_of(standing, {0: run}, 100.0)
+    assert (known.spent_s, known.committed_s, known.left_s) == (0.0, 30.0, budget.left_s)
+
+
 def test_the_same_error_of_the_first_three_trials():
     """Not of later ones, and after a new begin only of those that follow."""
     failed = [
@@ -452,7 +464,7 @@ def test_a_repeat_has_the_value_of_its_seed():
 
 EVERY = st.sampled_from(
     [
-        asked(), asked(1), ended(), ended(1, value=None, status=Status.FAILED, reason="e"), promoted(), promoted(1),
+        asked(), asked(1), ended(), ended(1, value=None, status=Status.FAILED, reason="e"), promoted(), promoted(1), Made(at=NOW, trial=0),
         Began(at=NOW, pid=1, host="h"), Added(at=NOW, params={"lr": "0.1"}, by="me"), StopAsked(at=NOW, by="me"),
         Continued(at=NOW, trial=0, rung=0, request_id="r0-1", timebox_s=1.0, reason="interrupted"),
         NotPromoted(at=NOW, trial=0, request_id="r0-1", reason="gone"), Checked(at=NOW, trial=0, problem="no"),
