@@ -31,6 +31,7 @@ TRAIN = """
 FORGETFUL = TRAIN.replace('os.environ.get("BACKPROP_RESUME_FROM")', "False")
 SECOND = 1 / 60  # minutes
 PARAM = ("--param", "lr=0.1..0.9")
+UNHURRIED = ("--rung", 1, "--budget", 40)  # for scripts that complete by themselves: the clock decides nothing
 OPTIONS = ("--goal", "max:score", "--sampler", "random", "--rung", SECOND, "--eta", 2, "--max-rungs", 3, "-p", 2)
 
 
@@ -179,7 +180,7 @@ def test_a_goal_that_no_trial_reports_stops_the_sweep(runs: Runs):
 
 def test_trials_that_complete_are_not_resumed(runs: Runs):
     """A grid ends when all of it has completed; a script that needs no second session passes the check."""
-    done = sweep(runs, "--sampler", "grid", "--param", "lr=0.1,0.5,0.3", "--", "--steps", 3)
+    done = sweep(runs, "--sampler", "grid", "--param", "lr=0.1,0.5,0.3", *UNHURRIED, "--", "--steps", 3)
     assert done.returncode == 0, done.stderr
     found = documents(runs)
     assert [len(run["sessions"]) for run in found.values()] == [1, 1, 1]
@@ -190,7 +191,7 @@ def test_trials_that_complete_are_not_resumed(runs: Runs):
 def test_a_failed_trial_is_worst(runs: Runs):
     """And does not end the sweep."""
     failing = TRAIN.replace("while step", "if options['--lr'] == '0.9':\n        raise ValueError(9)\n    while step")
-    done = sweep(runs, "--sampler", "grid", "--param", "lr=0.9,0.5,0.3", "--", "--steps", 3, script=failing)
+    done = sweep(runs, "--sampler", "grid", "--param", "lr=0.9,0.5,0.3", *UNHURRIED, "--", "--steps", 3, script=failing)
     assert done.returncode == 0, done.stderr
     assert (status(runs)["failed"], runs.call("sweep", "best", "s").stdout) == (1, "--lr 0.5\n")
 
@@ -198,7 +199,7 @@ def test_a_failed_trial_is_worst(runs: Runs):
 def test_the_best_are_repeated_on_common_seeds(runs: Runs):
     """Within the budget, and `best` ranks by their mean."""
     words = ("--seed-param", "seed", "--confirm", "2x2", "--sampler", "grid", "--param", "lr=0.1,0.5,0.3")
-    done = sweep(runs, *words, "--", "--steps", 3)
+    done = sweep(runs, *words, *UNHURRIED, "--", "--steps", 3)
     assert done.returncode == 0, done.stderr
     repeats = [entry for entry in entries(runs, "asked") if entry["repeats"] is not None]
     assert sorted((entry["params"]["lr"], entry["seed"]) for entry in repeats) == [
@@ -398,7 +399,7 @@ def test_a_sweep_is_removed_without_its_runs(runs: Runs):
 def test_nobody_is_notified_of_rungs(runs: Runs):
     """A sweep has many of them; `sweep wait` waits for its end."""
     (runs.work / "backprop.toml").write_text('notify = [{ command = ["true"] }]')
-    done = sweep(runs, "--sampler", "grid", "--param", "lr=0.1,0.5", "--", "--steps", 3)
+    done = sweep(runs, "--sampler", "grid", "--param", "lr=0.1,0.5", *UNHURRIED, "--", "--steps", 3)
     assert done.returncode == 0, done.stderr
     assert len(list(runs.home.glob("runs/*/run.json"))) == 2
     assert not list(runs.home.glob("runs/*/notify.json"))
@@ -406,7 +407,7 @@ def test_nobody_is_notified_of_rungs(runs: Runs):
 
 def test_a_sweep_has_one_driver_on_all_machines(runs: Runs):
     """By its heartbeat, as its lock may not be visible here; requests are left for it in files of their own."""
-    assert sweep(runs, "--sampler", "grid", "--param", "lr=0.1,0.5", "--", "--steps", 3).returncode == 0
+    assert sweep(runs, "--sampler", "grid", "--param", "lr=0.1,0.5", *UNHURRIED, "--", "--steps", 3).returncode == 0
     path = journal_path(runs)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     lines = [{**line, "host": "elsewhere"} if line["event"] == "began" else line for line in lines[:-1]]
@@ -425,7 +426,7 @@ def test_a_sweep_has_one_driver_on_all_machines(runs: Runs):
 
 def test_what_cannot_be_read_is_said_in_a_line(runs: Runs):
     """A sweep whose files are damaged or gone: no command begins it anew."""
-    assert sweep(runs, "--sampler", "grid", "--param", "lr=0.1,0.5,0.3", "--", "--steps", 3).returncode == 0
+    assert sweep(runs, "--sampler", "grid", "--param", "lr=0.1,0.5,0.3", *UNHURRIED, "--", "--steps", 3).returncode == 0
     folder = journal_path(runs).parent
     for path in (folder / "journal.jsonl", folder / "spec.json"):
         whole = path.read_bytes()
@@ -456,7 +457,7 @@ def test_what_cannot_be_read_is_said_in_a_line(runs: Runs):
 
 def test_a_sweep_that_is_over_takes_no_requests(runs: Runs):
     """Nobody is told that it goes on."""
-    assert sweep(runs, "--sampler", "grid", "--param", "lr=0.1,0.5", "--", "--steps", 3).returncode == 0
+    assert sweep(runs, "--sampler", "grid", "--param", "lr=0.1,0.5", *UNHURRIED, "--", "--steps", 3).returncode == 0
     before = len(entries(runs))
     assert runs.call("sweep", "add", "s", "lr=0.5").returncode == 2
     for words in (("stop", "s"), ("resume", "s", "-d")):
@@ -490,14 +491,16 @@ def test_values_reach_the_script_as_they_are(runs: Runs):
 def test_a_metric_without_a_value_ends_with_its_code(runs: Runs):
     """Each trial reports it, and it is never finite."""
     script = TRAIN.replace('"score": score', '"score": float("nan")')
-    done = sweep(runs, "--sampler", "grid", "--param", "lr=0.1,0.5,0.3,0.2", "--", "--steps", 3, script=script)
+    done = sweep(
+        runs, "--sampler", "grid", "--param", "lr=0.1,0.5,0.3,0.2", *UNHURRIED, "--", "--steps", 3, script=script
+    )
     assert (done.returncode, "no trial has a value of 'score'" in done.stderr) == (65, True), done.stderr
     assert len(documents(runs)) == 4
 
 
 def test_what_was_understood_is_said_at_the_start(runs: Runs):
     """The day of --until, and that a range is of integers."""
-    words = ("--sampler", "grid", "--param", "lr=1..2", "--until", "00:00", "--", "--steps", 3)
+    words = ("--sampler", "grid", "--param", "lr=1..2", "--until", "00:00", *UNHURRIED, "--", "--steps", 3)
     done = sweep(runs, *words)
     assert re.search(r"within 0\.13\d* min, until \d{4}-\d\d-\d\d 00:00, grid\n", done.stderr), done.stderr
     assert "lr: integers from 1 to 2; for numbers: 1.0.." in done.stderr
