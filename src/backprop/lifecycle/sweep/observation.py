@@ -61,6 +61,12 @@ class Seen(NamedTuple):
             return "stopping" if self.standing.is_stop_asked else "running"
         return "stopped" if self.standing.stopped is not None else "interrupted"
 
+    @property
+    def is_going_on(self) -> bool:
+        """Whether a process drives it, or trials train that `sweep tick` started."""
+        has_ended = self.standing.finished is not None or self.standing.stopped is not None
+        return self.is_driven or (bool(self.standing.active) and not has_ended)
+
 
 def observe(home: Home, spec: SweepSpec) -> Seen:
     """What a sweep stands at. Changes nothing. Raises UnreadableError."""

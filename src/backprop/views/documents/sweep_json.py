@@ -1,12 +1,18 @@
 """A sweep for programs: the contract of `sweep status --json` and `sweep best --json`."""
 
-from typing import Any
+import math
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
+from backprop.lifecycle.sweep.importance import importances
 from backprop.lifecycle.sweep.observation import Seen
 from backprop.lifecycle.sweep.rule import Budget
 from backprop.lifecycle.sweep.standing import Standing, TrialState
 from backprop.records import Status
 from backprop.store.output.protocol import json_safe
+
+SHOWN = 5  # of the best trials
+_MOST_NAMED = 5  # parameters
 
 
 def sweep_document(seen: Seen) -> dict[str, Any]:
@@ -26,6 +32,8 @@ def sweep_document(seen: Seen) -> dict[str, Any]:
         "rungs": {str(row["rung"]): row["done"] for row in rungs(standing)},
         "repeats": len(standing.trials) - len(standing.searched),
         "best": None if standing.best is None else best_document(standing, standing.best),
+        "importance": _first(importances(standing)),
+        "spread": _first(spread(standing)),
         "budget_s": round(budget.total_s, 3),
         "spent_s": round(budget.spent_s, 3),
         "committed_s": round(budget.committed_s, 3),
@@ -50,6 +58,42 @@ def best_document(standing: Standing, trial: TrialState) -> dict[str, Any]:
         "n": None if repeated is None else len(repeated.finite),
         "ties": standing.ties,
     }
+
+
+Value = TypeVar("Value")
+
+
+def _first(values: dict[str, Value] | None) -> dict[str, Value] | None:
+    """Of a few parameters, so that the document stays short."""
+    return None if values is None else dict(list(values.items())[:_MOST_NAMED])
+
+
+def best_first(standing: Standing) -> list[TrialState]:
+    """The trials that have a value: by their repeats, then by their own."""
+    repeated = [standing.trials[one.trial] for one in standing.repeated]
+    return [*repeated, *(trial for trial in standing.ranked if trial not in repeated)]
+
+
+def among_the_best(standing: Standing) -> list[TrialState]:
+    """As many of the best trials as say something of where the best parameters lie."""
+    share = math.ceil(len(standing.searched) / standing.spec.eta)
+    return best_first(standing)[: min(SHOWN, max(2, share))]
+
+
+def spread(standing: Standing) -> dict[str, list[str]] | None:
+    """The values of each parameter among the best trials: the least and the greatest number, or all words."""
+    among = among_the_best(standing)
+    if len(among) < 2:
+        return None
+    return {one.name: _spread([trial.params[one.name] for trial in among]) for one in standing.spec.parameters}
+
+
+def _spread(texts: Sequence[str]) -> list[str]:
+    try:
+        ordered = sorted(set(texts), key=float)
+    except ValueError:
+        return sorted(set(texts))
+    return ordered if len(ordered) == 1 else [ordered[0], ordered[-1]]
 
 
 def rungs(standing: Standing) -> list[dict[str, int]]:

@@ -1,52 +1,48 @@
 """A sweep for a terminal, or for a pipe: its rungs, the best trials, and the budget."""
 
-import math
 from collections.abc import Iterator, Sequence
 
+from backprop.lifecycle.sweep.importance import importances
 from backprop.lifecycle.sweep.observation import Seen
 from backprop.lifecycle.sweep.rule import Budget
 from backprop.lifecycle.sweep.standing import Standing, TrialState
 from backprop.lifecycle.sweep.sweeper import params_text
 from backprop.records import in_minutes
 from backprop.text import printable
-from backprop.views.documents.sweep_json import eta_s, rungs
+from backprop.views.documents.sweep_json import SHOWN, among_the_best, best_first, eta_s, rungs, spread
 from backprop.views.terminal import formatting
 from backprop.views.terminal.screen import Screen, cut, stdout_screen
 from backprop.views.terminal.table_layout import Cell, Column, grid
-
-_SHOWN = 5  # of the best trials
 
 
 def summary(standing: Standing, budget: Budget, state: str, screen: Screen | None = None) -> str:
     """Some lines: trials by rung, the best ones, the budget, what was started last."""
     screen = screen or stdout_screen()
     spec = standing.spec
-    by_rung = ", ".join(
-        f"rung {row['rung']}: {row['done']} done" + (f" + {row['active']} active" if row["active"] else "")
-        for row in rungs(standing)
-    )
     lines = [
         f"sweep {spec.name} ({state}) · {spec.goal_text} · {len(standing.searched)} trials" + _repeats(standing),
-        by_rung or "no trial has begun",
+        rungs_text(standing) or "no trial has begun",
         f"budget {in_minutes(budget.spent_s)} of {in_minutes(budget.total_s)} used"
         + (f" · about {formatting.duration(eta_s(standing, budget))} left" if state == "running" else ""),
     ]
     if standing.last_event and standing.finished is None:
         lines.append(standing.last_event)
     text = "".join(cut(line, screen.width - 1, screen.ellipsis) + "\n" for line in lines)
-    best = best_first(standing)[:_SHOWN]
+    best = best_first(standing)[:SHOWN]
     return text + (grid(list(_columns(standing, best, screen)), screen).text if best else "")
+
+
+def rungs_text(standing: Standing) -> str:
+    """How many trials have finished each rung, and are active in it; empty before the first."""
+    return ", ".join(
+        f"rung {row['rung']}: {row['done']} done" + (f" + {row['active']} active" if row["active"] else "")
+        for row in rungs(standing)
+    )
 
 
 def _repeats(standing: Standing) -> str:
     count = len(standing.trials) - len(standing.searched)
     return f" · {count} repeats" if count else ""
-
-
-def best_first(standing: Standing) -> list[TrialState]:
-    """The trials that have a value: by their repeats, then by their own."""
-    repeated = [standing.trials[one.trial] for one in standing.repeated]
-    return [*repeated, *(trial for trial in standing.ranked if trial not in repeated)]
 
 
 def _columns(standing: Standing, best: Sequence[TrialState], screen: Screen) -> Iterator[Column]:
@@ -80,11 +76,12 @@ def conclusion(seen: Seen) -> Iterator[str]:
     if best is None:
         return
     yield f"best: {printable(params_text(best))} (trial {best.number}, run {best.run_id})"
-    share = math.ceil(len(standing.searched) / standing.spec.eta)
-    among = best_first(standing)[: min(_SHOWN, max(2, share))]
-    if len(among) > 1:
-        spreads = (f"{name} {_spread([trial.params[name] for trial in among])}" for name in best.params)
-        yield f"the best {len(among)} have {printable(', '.join(spreads))}"
+    among = among_the_best(standing)
+    if spreads := spread(standing):
+        texts = (f"{name} {_spread_text(standing, name, values)}" for name, values in spreads.items())
+        yield f"the best {len(among)} have {printable(', '.join(texts))}"
+    if shares := importances(standing):
+        yield f"what mattered: {printable(', '.join(f'{name} {share:.0%}' for name, share in shares.items()))}"
     if ties := standing.ties:
         yield f"its seeds do not tell it from trial {', '.join(map(str, ties))}: a tie"
     yield f"train it on with: backprop resume {best.run_id}"
@@ -92,9 +89,6 @@ def conclusion(seen: Seen) -> Iterator[str]:
         yield f"compare the best with: backprop compare {' '.join(trial.run_id for trial in among)}"
 
 
-def _spread(texts: Sequence[str]) -> str:
-    try:
-        ordered = sorted(set(texts), key=float)
-    except ValueError:
-        return "/".join(sorted(set(texts)))
-    return ordered[0] if len(ordered) == 1 else f"{ordered[0]} to {ordered[-1]}"
+def _spread_text(standing: Standing, name: str, values: Sequence[str]) -> str:
+    is_range = any(one.name == name and not one.choices for one in standing.spec.parameters)
+    return (" to " if is_range else "/").join(values)
