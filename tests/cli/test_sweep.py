@@ -268,16 +268,6 @@ def test_a_trial_whose_run_was_removed_is_counted_once(stopped: Runs):
     assert newest["trial"] not in documents(stopped)
 
 
-def test_of_two_starts_with_one_name_one_is_refused(runs: Runs):
-    """However close together they are."""
-    runs.script("print(json.dumps({'step': 1, 'score': 1.0}), flush=True)")
-    words = ("sweep", "train.py", *OPTIONS, "--sampler", "grid", "--param", "lr=0.1,0.2", "--budget", 1)
-    for turn in range(5):
-        both = [runs.start(*words, "-n", f"s{turn}") for _ in range(2)]
-        assert sorted(one.wait(60) for one in both) == [0, 2]
-    assert len(list(runs.home.glob("sweeps/*/spec.json"))) == 5
-
-
 def test_a_run_that_was_made_is_adopted(stopped: Runs):
     """The sweeper was killed after the run was made, and its supervisor before the session."""
     number = len(entries(stopped, "asked"))

@@ -90,7 +90,7 @@ def _of_optuna(standing: Standing, number: int) -> Proposal:
     import optuna
 
     spec = standing.spec
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its experimental parts
         sampler = _sampler(spec, number)
@@ -137,7 +137,7 @@ def importances(spec: SweepSpec, trials: Sequence[TrialState], values: Sequence[
 
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     space = {one.name: _distribution(one) for one in spec.parameters}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its experimental parts
