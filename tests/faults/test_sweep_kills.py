@@ -43,8 +43,9 @@ def test_random_kills_lose_and_double_nothing(runs: Runs):
 
 # what it has come to at a step depends on --lr alone, and a session ends at a step: the clock decides nothing
 GROWING = TRAIN.replace("score = float(options", "score = step / 1000 * float(options")
+VALUES = [f"{(7 * number % 50 + 1) / 50:g}" for number in range(scaled(40))]  # enough for the kills
 BY_STEPS = (
-    "--goal", "max:score", "--sampler", "grid", "--param", "lr=0.1,0.5,0.3,0.9", "--rung-steps", 10,
+    "--goal", "max:score", "--sampler", "grid", "--param", f"lr={','.join(VALUES)}", "--rung-steps", 10,
     "--rung", 2, "--eta", 2, "--max-rungs", 3, "-p", 1, "--budget", 200,
 )  # fmt: skip
 
@@ -71,7 +72,7 @@ def test_a_sweep_that_is_killed_ends_as_one_that_is_not(runs: Runs):
     runs.home.rename(runs.home.with_name("killed"))
     undisturbed.rename(runs.home)
     assert killed == decisions(runs)
-    assert len(killed) > 3 * 4
+    assert len(killed) > 3 * len(VALUES)
 
 
 def decisions(runs: Runs) -> list[tuple[object, ...]]:
