@@ -44,6 +44,7 @@ class Config(Record, frozen=True):
     max_run_minutes: Minutes = field(name="maxRunMinutes", default=10.0)
     grace_seconds: Annotated[float, Meta(ge=0, le=86_400)] = field(name="graceSeconds", default=30.0)
     finish_minutes: Annotated[float, Meta(ge=0, le=_YEAR_MINUTES)] | None = field(name="finishMinutes", default=None)
+    until_step: Annotated[int, Meta(ge=1, le=10**15)] | None = field(name="untilStep", default=None)
     checkpoint_every_minutes: Minutes | None = field(name="checkpointEveryMinutes", default=None)
     framework: Literal["auto", "pytorch", "tensorflow"] = "auto"
     max_parallel: Annotated[int, Meta(ge=1, le=10_000)] = field(name="maxParallel", default=2)
@@ -86,6 +87,7 @@ class Config(Record, frozen=True):
             timebox_s=self.max_run_minutes * 60,
             grace_s=self.grace_seconds,
             finish_s=None if self.finish_minutes is None else self.finish_minutes * 60,
+            until_step=self.until_step,
             checkpoint_every_s=None if every is None else every * 60,
             min_free_ram_bytes=round(self.min_free_ram_gb * GB),
             min_free_disk_bytes=round(self.min_free_disk_gb * GB),
@@ -191,6 +193,16 @@ SETTINGS: Mapping[str, Setting] = {
         "Stop after being paused this long in total.",
         "MINUTES",
         limits=("max_pause_s",),
+    ),
+    "untilStep": Setting(
+        "--until-step",
+        "a whole number of steps, 1 to 1e15",
+        _TIMEBOX,
+        "Stop gracefully when training has come to this step, too.",
+        "N",
+        example=10_000,
+        limits=("until_step",),
+        is_kept=False,
     ),
     "sessions": Setting(
         "--sessions",

@@ -46,6 +46,7 @@ class StopReason(str, Enum):
     """Who asked for a session to end. Recorded when it is asked, never guessed from a signal."""
 
     TIMEBOX = "timebox"  # its time was up
+    STEP = "step"  # it came to the step that it was to reach: --until-step
     USER = "user"  # `backprop stop`, from any terminal
     CTRL_C = "ctrl-c"  # SIGINT to the supervisor
     SIGNAL = "signal"  # SIGTERM or SIGHUP to the supervisor: a shutdown, a closed terminal
@@ -59,7 +60,7 @@ class StopReason(str, Enum):
     @property
     def status(self) -> Status:
         """What a session that ends for this reason is filed as."""
-        return Status.TIMEBOXED if self is StopReason.TIMEBOX else Status.STOPPED
+        return Status.TIMEBOXED if self in {StopReason.TIMEBOX, StopReason.STEP} else Status.STOPPED
 
 
 class Pauser(str, Enum):
@@ -159,6 +160,7 @@ class Limits(StoredRecord, frozen=True):
     min_free_ram_bytes: int
     min_free_disk_bytes: int
     finish_s: float | None = None  # beyond the timebox, for a script whose training has finished; None: the grace
+    until_step: int | None = None  # the session ends when its trainer has come to this step; None: by its time alone
     checkpoint_every_s: float | None = None  # None: the script saves when it likes
     max_parallel: int = 2  # start only while fewer runs of this home are active
     priority: int = 0  # of its ticket in the queue

@@ -1,10 +1,14 @@
 """Optuna's samplers, rebuilt from the journal for each proposal."""
 
 import math
+import sys
+from types import ModuleType
 
 import pytest
 
+from backprop.errors import UsageError
 from backprop.lifecycle.sweep import sampler
+from backprop.lifecycle.sweep.importance import importances
 from backprop.lifecycle.sweep.journal import SweepEntry, parse
 from backprop.lifecycle.sweep.sampler import propose
 from backprop.lifecycle.sweep.standing import fold
@@ -61,3 +65,22 @@ def test_every_kind_of_parameter_and_trial():
         ended(17, rung=1, value=-0.1),
     ]
     assert propose(fold(spec, entries)) is not None
+
+
+@pytest.mark.parametrize(("name", "library"), [("gp", "torch"), ("gp", "scipy"), ("cmaes", "cmaes")])
+def test_what_a_sampler_lacks_is_named(name: str, library: str, monkeypatch: pytest.MonkeyPatch):
+    """Before anything is started: Optuna imports it only when it proposes."""
+    if library == "scipy":
+        monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(UsageError, match=f"--sampler {name} needs '{library}': pip install {library}"):
+        search(name, 1)
+
+
+def test_optuna_says_what_mattered():
+    """Both halves of the distance; not a third parameter that nothing depends on."""
+    entries, _ = search("random", 80, *SPACE, "z=0.0..1")
+    found = importances(fold(of("random", *SPACE, "z=0.0..1"), entries))
+    assert found is not None
+    assert list(found)[-1] == "z"
+    assert sum(found.values()) == pytest.approx(1.0, abs=0.01)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _MAX_REQUEST_ID = 200
 # a sweep gives them itself, or has none
-_NOT_OF_TRIALS = {"maxRunMinutes", "sessions", "wait", "name", "goals"}
+_NOT_OF_TRIALS = {"maxRunMinutes", "untilStep", "sessions", "wait", "name", "goals"}
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -125,6 +125,7 @@ _OTHERS = {
         "seed_param",
         "confirm",
         "rung",
+        "rung_steps",
         "eta",
         "max_rungs",
     ),

@@ -11,7 +11,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from backprop.records import Record, Run
-from backprop.store.chunk_summary import ChunkSummary
+from backprop.store.chunk_summary import ChunkSummary, outline
 from backprop.store.index import Index
 
 _COLUMNS = ", ".join(f"outlines.{name}" for name in ChunkSummary._fields)
@@ -97,13 +97,32 @@ def _chunks(index: Index, run_id: str, metric: str) -> list[_Chunk]:
     return [_Chunk(row[0], row[1], ChunkSummary(*row[2:])) for row in rows]
 
 
-def session_summaries(index: Index, run_id: str, metric: str) -> dict[int, ChunkSummary]:
-    """Session -> the summary of all points of a metric that it reported; those without any are left out."""
+def session_summaries(index: Index, run_id: str, metric: str, until_step: int | None = None) -> dict[int, ChunkSummary]:
+    """Session -> the summary of the points of a metric that it reported; those without any are left out.
+
+    until_step: only of points up to this step.
+    """
     found: dict[int, ChunkSummary] = {}
     for chunk in _chunks(index, run_id, metric):
+        summary = chunk.summary
+        if until_step is not None and summary.high_step > until_step:
+            part = _outline_until(index, run_id, metric, chunk, until_step)
+            if part is None:
+                continue
+            summary = part
         earlier = found.get(chunk.session)
-        found[chunk.session] = chunk.summary if earlier is None else earlier.joined(chunk.summary)
+        found[chunk.session] = summary if earlier is None else earlier.joined(summary)
     return found
+
+
+def _outline_until(index: Index, run_id: str, metric: str, chunk: _Chunk, until_step: int) -> ChunkSummary | None:
+    """The summary of a chunk's points up to a step; None if it has none of them."""
+    for _, *arrays in _read_points(index, run_id, metric, [chunk]):
+        rows = [row for row in zip(*arrays, strict=True) if row[0] <= until_step]
+        if rows:
+            steps, values, times = zip(*rows, strict=True)
+            return outline(steps, values, times)
+    return None
 
 
 def step_range(index: Index, run_id: str, session: int) -> tuple[float, float] | None:

@@ -86,12 +86,12 @@ def status(code: int, stop: StopReason | None) -> Status:
 
 
 def is_own_end(code: int, stop: StopReason | None, *, was_signalled: bool, is_finished: bool) -> bool:
-    """Whether training completed by itself although its timebox was ending.
+    """Whether training completed by itself although its time was ending, or the step that it was to reach had come.
 
     A trainer that reads control.json is asked to stop some time before its timebox ends. is_finished: it reported that
     training is complete.
     """
-    return stop is StopReason.TIMEBOX and code == 0 and is_finished and not was_signalled
+    return stop is not None and stop.status is Status.TIMEBOXED and code == 0 and is_finished and not was_signalled
 
 
 def shell_code(code: int) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from backprop import host
 from backprop.errors import ExitCode
 from backprop.governor.run_queue import QueueSlot
-from backprop.records import Checkpoint, Origin, RunSpec, Source
+from backprop.records import Checkpoint, Origin, RunSpec, Source, StopReason
 from backprop.store.journal.entries import Renamed, TrainerLaunched
 from backprop.store.journal.file import Journal
 from backprop.store.output.protocol import Batch, TrainingBegan
@@ -171,6 +171,7 @@ class RunningSession:
             self._context.signals.wait(self._next_wake_at() - self._context.clock.now())
             self._requests.handle()
             self._look()
+            self._end_at_step()
             self._want_checkpoint()
             self._govern()
             self._liveness.look(self._trained_s(self._context.clock.now()))
@@ -256,6 +257,12 @@ class RunningSession:
         if due > self._control.checkpoints_due:
             self._control.checkpoints_due = due
             self._stop.write_control()
+
+    def _end_at_step(self) -> None:
+        until, step = self._context.limits.until_step, self._context.meter.progress.step
+        is_reached = until is not None and step is not None and step >= until
+        if is_reached and self._stop.request is None and not self._trainer.is_over():
+            self._stop.ask(StopReason.STEP, f"step {until} reached")
 
     # -- what the trainer writes
 

@@ -9,6 +9,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import NamedTuple
 
@@ -17,10 +18,12 @@ import msgspec
 from backprop.errors import BackpropError, UsageError
 from backprop.lifecycle import indexing
 from backprop.lifecycle.admission import read_machine
+from backprop.lifecycle.sweep.observation import Seen, observe
+from backprop.lifecycle.sweep.spec import sweep_dir, sweeps
 from backprop.records import Limits, MachineState, Record, RunView, Status
 from backprop.store import checkpoints, filters, metric_names, query
 from backprop.store.curves import Axis, Curve
-from backprop.store.files import Piece, last_lines, opened
+from backprop.store.files import Piece, UnreadableError, last_lines, opened
 from backprop.store.filters import Wanted
 from backprop.store.home import Home, HomeBusyError
 from backprop.store.index import Index, set_aside_if_damaged
@@ -77,6 +80,7 @@ class LiveState(Record, frozen=True):
     total: int = 0  # runs in the home, or found by the search
     machine: MachineState = MachineState()
     occupancy: Occupancy = Occupancy()
+    sweeps: tuple[Seen, ...] = ()  # that are going on, oldest first
     shown: ShownRun | None = None
     problem: str | None = None  # why some of this may be outdated, or the search is invalid
 
@@ -99,6 +103,7 @@ class LiveFeed:
         self._trends: dict[str, tuple[int, RunRow]] = {}
         self._log: tuple[object, Log | None] = (None, None)
         self._validity: tuple[object, frozenset[str]] = (None, frozenset())
+        self._idle_sweeps: dict[str, int] = {}  # id -> size of the journal: nothing has happened since
         self._messages: list[str] = []
 
     def start(self, request: FeedRequest, publish: Callable[[LiveState | Exception], object]) -> None:
@@ -179,9 +184,24 @@ class LiveFeed:
             machine=self._read_machine(),
             limits=self.limits,
             occupancy=read_occupancy(self.home),
+            sweeps=self._read_sweeps(),
             shown=None if shown is None else self._read_shown(index, shown, request),
             problem=problem,
         )
+
+    def _read_sweeps(self) -> tuple[Seen, ...]:
+        found = []
+        for spec in sorted(sweeps(self.home), key=lambda spec: spec.created_at):
+            with suppress(OSError, UnreadableError):  # it was removed a moment ago, or is damaged: see `sweep status`
+                size = sweep_dir(self.home, spec.id).journal_path.stat().st_size
+                if self._idle_sweeps.get(spec.id) == size:
+                    continue
+                seen = observe(self.home, spec)
+                if seen.is_going_on:
+                    found.append(seen)
+                else:
+                    self._idle_sweeps[spec.id] = size
+        return tuple(found)
 
     def _row(self, index: Index, view: RunView) -> RunRow:
         row = RunRow.of(view)

@@ -8,12 +8,14 @@ import struct
 import sys
 import termios
 
+import msgspec
 import pytest
 
 from backprop.cli.sweep_display import SweepDisplay
 from backprop.lifecycle.sweep.journal import Finished, SweepEntry
 from backprop.lifecycle.sweep.observation import Seen
 from backprop.lifecycle.sweep.rule import Budget
+from backprop.lifecycle.sweep.space import Parameter
 from backprop.lifecycle.sweep.standing import budget_of, fold
 from backprop.views.documents.sweep_json import sweep_document
 from backprop.views.terminal.screen import Screen
@@ -92,7 +94,29 @@ def test_the_document_is_short_and_complete():
     )
     assert (document["best"]["n"], document["best"]["ties"]) == (2, [1])
     assert document["eta_s"] is None
+    assert (document["spread"], document["importance"]) == ({"lr": ["0.03", "0.1"]}, None)  # too few, and one alone
     assert sweep_document(seen())["best"] is None
+
+
+def test_many_parameters_leave_the_document_short():
+    """Five of them are named, the most important ones of those that mattered."""
+    names = [f"parameter_{number}" for number in range(8)]
+    spec = msgspec.structs.replace(SPEC, parameters=tuple(Parameter(name=name, low=0.0, high=1.0) for name in names))
+    found = [
+        entry
+        for trial in range(20)
+        for entry in (
+            asked(trial, params={name: f"{(7 * trial + place) % 20 / 20}" for place, name in enumerate(names)}),
+            ended(trial, value=trial / 20),
+        )
+    ]
+    standing = fold(spec, [*found, END])
+    there = Seen(standing, budget_of(standing, {}, SPEC.budget_s), is_driven=False)
+    document = sweep_document(there)
+    assert (len(document["importance"]), len(document["spread"])) == (5, 5)
+    assert len(json.dumps(document)) < 1500
+    [line] = [line for line in conclusion(there) if line.startswith("what mattered: ")]
+    assert all(name in line for name in names)
 
 
 def test_a_script_that_was_changed_meanwhile_is_told_of():

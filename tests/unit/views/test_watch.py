@@ -421,3 +421,29 @@ def test_a_long_trend_is_thinned_and_keeps_its_end():
 def test_a_log_without_a_session_says_so():
     assert texts.log_lines(None).plain == "no output yet"
     assert texts.log_lines(Log(1, ("a\tb", "\x1b[0m"), is_cut=False)).plain == "a    b\n\\x1b[0m"
+
+
+def test_a_sweep_has_a_line_while_it_goes_on(home: Runs):
+    """Trials by rung, the best so far and the budget; none when it has ended."""
+    home.script(
+        """
+        step = 0
+        while not os.path.exists("enough"):
+            step += 1
+            print(json.dumps({"step": step, "score": float(sys.argv[2])}), flush=True)
+            time.sleep(0.02)
+        """,
+        "search.py",
+    )
+    words = ("--goal", "max:score", "--param", "lr=0.25,0.5", "--sampler", "grid", "--budget", 60, "-p", 1)
+    done = home.call("sweep", "search.py", "-n", "hunt", *words, "--from-scratch", "-d")
+    assert done.returncode == 0, done.stderr
+
+    async def story(pilot: Pilot[None], app: WatchApp) -> None:
+        await until(pilot, lambda: "rung 0: 0 done + 1 active" in text_of(app, "#sweeps"))
+        assert re.search(r"sweep hunt · running · rung 0: .* of 60 min used", text_of(app, "#sweeps"))
+        (home.work / "enough").touch()
+        await until(pilot, lambda: text_of(app, "#sweeps") == "")
+        assert not app.screen_stack[0].query_one("#sweeps").display
+
+    drive(home, story, size=(110, 30))

@@ -299,8 +299,8 @@ def _end_pause(home: Home, run: Run, *, has_options: bool) -> None:
 
 
 def _resumed_limits(before: Limits, loaded: Loaded, flags: dict[str, Any]) -> Limits:
-    """The limits the run was made with, changed by the options of this command."""
-    given = [one for key, one in config.SETTINGS.items() if flags.get(key) is not None]
+    """The limits the run was made with, changed by the options of this command; some are of one session alone."""
+    given = [one for key, one in config.SETTINGS.items() if flags.get(key) is not None or not one.is_kept]
     now = loaded.config.limits
     return msgspec.structs.replace(before, **{name: getattr(now, name) for one in given for name in one.limits})
 

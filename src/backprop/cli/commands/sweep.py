@@ -27,7 +27,7 @@ from backprop.cli.options import (
 from backprop.errors import BackpropError, BusyError, ExitCode, UsageError
 from backprop.lifecycle.sweep import sampler as samplers
 from backprop.lifecycle.sweep import spec as specs
-from backprop.lifecycle.sweep.space import option_words, parse_goal, parse_parameters
+from backprop.lifecycle.sweep.space import option_words, parse_parameters
 from backprop.lifecycle.sweep.spec import Confirm, SweepSpec
 from backprop.store.annotations import Kind
 from backprop.store.annotations import check as check_annotation
@@ -114,6 +114,12 @@ _minutes = _Range(min=0, min_open=True, max=525_600)
     "--rung", metavar="MINUTES", type=_minutes, help="Length of the first rung. [default: a twentieth of the budget]"
 )
 @click.option(
+    "--rung-steps",
+    metavar="N",
+    type=click.IntRange(2, 10**12),
+    help="Rungs in steps: the first ends at step N, or after --rung. For scripts that report steps.",
+)
+@click.option(
     "--eta",
     metavar="N",
     type=_Range(min=1.5, max=100),
@@ -144,7 +150,7 @@ def start(ctx: click.Context, /, *, script: str, config_file: Path | None, as_js
     samplers.check(spec.sampler, spec.parameters)
     specs.make(home, spec)
     until = "" if spec.until is None else f", until {spec.until.astimezone():%Y-%m-%d %H:%M}"
-    say(f"sweep {spec.name} ({spec.id}): {spec.goal.text} within {spec.budget_s / 60:g} min{until}, {spec.sampler}")
+    say(f"sweep {spec.name} ({spec.id}): {spec.goal_text} within {spec.budget_s / 60:g} min{until}, {spec.sampler}")
     for one in spec.parameters:
         if one.is_integer:
             say(f"{one.name}: integers from {one.text(one.low)} to {one.text(one.high)}; for numbers: {one.low:.1f}..")
@@ -164,7 +170,8 @@ def _spec(
     name = options["name"] or f"{Path(script).stem}-{sweep_id}"
     config.check_name(name)
     check_annotation(Kind.GROUP, name)
-    goal, parameters = parse_goal(options["goal"]), parse_parameters(options["param"])
+    [(metric, goal)] = config.goals_by_name(config.check("goals", (options["goal"],), "--goal")).items()
+    parameters = parse_parameters(options["param"])
     confirm = _confirm(options["confirm"])
     seed_param = None if options["seed_param"] is None else options["seed_param"].lstrip("-")
     if confirm is not None and seed_param is None:
@@ -184,10 +191,12 @@ def _spec(
         cwd=str(working_folder()),
         created_at=datetime.now(timezone.utc),
         user=host.user(),
+        metric=metric,
         goal=goal,
         parameters=parameters,
         budget_s=budget_s,
         rung_s=rung_s,
+        rung_steps=options["rung_steps"],
         parallel=settings.max_parallel,
         eta=options["eta"],
         max_rungs=options["max_rungs"],
@@ -268,6 +277,7 @@ def tick(*, name: str, as_json: bool) -> None:
 def _go_on(home: Home, spec: SweepSpec, *, detach: bool, as_json: bool) -> None:
     """Drive the sweep in this process, or in one of its own. Raises click's Exit."""
     from backprop.cli.sweep_display import SweepDisplay
+    from backprop.lifecycle.sweep.driving import SweepDriver
     from backprop.lifecycle.sweep.sweeper import Sweeper
     from backprop.supervisor.signals import Signals
 
@@ -289,7 +299,7 @@ def _go_on(home: Home, spec: SweepSpec, *, detach: bool, as_json: bool) -> None:
     with Signals(ignore_hangup=bool(log)).caught() as signals, closing(Sweeper(home, spec, display)) as sweeper:
         sweeper.begin()
         try:
-            code = sweeper.drive(signals)
+            code = SweepDriver(home, spec, sweeper, display).drive(signals)
         finally:
             display.close()
     if as_json:
@@ -423,7 +433,7 @@ def best(*, name: str, as_json: bool) -> None:
     home = Home.from_environment()
     standing = _observe(home, specs.find(home, name)).standing
     if standing.best is None:
-        raise UsageError(f"no trial of sweep {standing.spec.name} has a value of {standing.spec.goal.metric} yet.")
+        raise UsageError(f"no trial of sweep {standing.spec.name} has a value of {standing.spec.metric} yet.")
     if as_json:
         print_json(sweep_json.best_document(standing, standing.best))
     else:

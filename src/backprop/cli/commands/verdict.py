@@ -16,15 +16,16 @@ from backprop.cli.context import (
     print_json,
 )
 from backprop.errors import ExitCode, NoSuchRunError, UsageError
+from backprop.lifecycle import significance
 from backprop.lifecycle.optional_dependency import missing
+from backprop.lifecycle.significance import Verdict
 from backprop.records import Goal, RunView
 from backprop.store import filters, metric_names, query
 from backprop.store.home import Home
 from backprop.store.index import Index
-from backprop.views.verdict import sides, statistics
+from backprop.views.verdict import sides
 from backprop.views.verdict.report import Report, lines, verdict_document
 from backprop.views.verdict.sides import At, Compared, Side
-from backprop.views.verdict.statistics import Verdict
 
 _OPERATORS = frozenset("=<>~")
 _CODES = {
@@ -86,12 +87,9 @@ def verdict(
         compared = Compared(metric=name, is_max=goal is Goal.MAX, at=At(at), place=place)
         measured = [sides.measure(index, side, compared) for side in found]
         width = share * abs(measured[0].mean or 0.0) if is_share else share
-        try:
-            judgements = statistics.judge(
-                measured[0].values, [each.values for each in measured[1:]], is_max=goal is Goal.MAX, margin=width
-            )
-        except ImportError as error:
-            raise missing("stats", error) from error
+        judgements = significance.judge(
+            measured[0].values, [each.values for each in measured[1:]], is_max=goal is Goal.MAX, margin=width
+        )
         reports = [
             Report(
                 compared=compared,
@@ -99,7 +97,7 @@ def verdict(
                 candidate=side,
                 baseline_values=measured[0],
                 candidate_values=values,
-                judgement=statistics.with_lost_runs(
+                judgement=significance.with_lost_runs(
                     judgement, baseline_lost=len(measured[0].lacking), candidate_lost=len(values.lacking)
                 ),
                 warnings=tuple(
@@ -108,7 +106,10 @@ def verdict(
             )
             for side, values, judgement in zip(found[1:], measured[1:], judgements, strict=True)
         ]
-    _print(reports, as_json=as_json)
+    try:
+        _print(reports, as_json=as_json)
+    except ImportError as error:
+        raise missing("stats", error) from error
 
 
 def _find(home: Home, index: Index, word: str) -> list[RunView]:

@@ -24,10 +24,11 @@ class Planned(StoredRecord, frozen=True):
     trial: int
     seed: int
     timebox_s: float
+    until_step: int | None = None  # where rungs are counted in steps
 
     @classmethod
     def of(cls, repeat: Repeat) -> "Planned":
-        return cls(trial=repeat.trial, seed=repeat.seed, timebox_s=repeat.timebox_s)
+        return cls(trial=repeat.trial, seed=repeat.seed, timebox_s=repeat.timebox_s, until_step=repeat.until_step)
 
 
 class Began(AnyEntry, frozen=True, tag="began"):
@@ -59,10 +60,17 @@ class Asked(AnyEntry, frozen=True, tag="asked"):
     params: Mapping[str, str]
     source: str  # the sampler; "added" by a user; "confirm"
     timebox_s: float
+    until_step: int | None = None  # where rungs are counted in steps
     repeats: int | None = None  # the trial that it repeats
     seed: int | None = None
     note: str | None = None
     attrs: Mapping[str, Any] = {}  # what the sampler wants to know of it later
+
+
+class Made(AnyEntry, frozen=True, tag="made"):
+    """The run of a trial was seen: if it is gone later, it was removed."""
+
+    trial: int
 
 
 class Promoted(AnyEntry, frozen=True, tag="promoted"):
@@ -73,6 +81,7 @@ class Promoted(AnyEntry, frozen=True, tag="promoted"):
     request_id: str
     timebox_s: float
     reason: str
+    until_step: int | None = None
 
 
 class Continued(AnyEntry, frozen=True, tag="continued"):
@@ -83,6 +92,7 @@ class Continued(AnyEntry, frozen=True, tag="continued"):
     request_id: str
     timebox_s: float
     reason: str
+    until_step: int | None = None
     is_check: bool = False  # of whether the script continues from its checkpoint
     is_strict: bool = True  # False: from the beginning if there is no checkpoint
 
@@ -142,6 +152,7 @@ SweepEntry = (
     | Added
     | StopAsked
     | Asked
+    | Made
     | Promoted
     | Continued
     | NotPromoted

@@ -61,11 +61,17 @@ class Seen(NamedTuple):
             return "stopping" if self.standing.is_stop_asked else "running"
         return "stopped" if self.standing.stopped is not None else "interrupted"
 
+    @property
+    def is_going_on(self) -> bool:
+        """Whether a process drives it, or trials train that `sweep tick` started."""
+        has_ended = self.standing.finished is not None or self.standing.stopped is not None
+        return self.is_driven or (bool(self.standing.active) and not has_ended)
+
 
 def observe(home: Home, spec: SweepSpec) -> Seen:
     """What a sweep stands at. Changes nothing. Raises UnreadableError."""
     standing = fold(spec, read_journal(sweep_dir(home, spec.id).journal_path))
-    budget = budget_of(standing, active_runs(home, standing), spec.budget_s)
+    budget = budget_of(standing, active_runs(home, standing), spec.budget_s, datetime.now(timezone.utc))
     return Seen(standing, budget, _is_driven(standing, sweep_dir(home, spec.id).journal_path))
 
 

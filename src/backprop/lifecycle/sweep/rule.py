@@ -1,8 +1,8 @@
 """Who trains next in a sweep: asynchronous successive halving within a budget. Pure.
 
-A rung is one session of a trial; rung k lasts `eta` times as long as the one before. A trial is promoted as soon as it
-is among the best 1/eta of those that finished its rung, so no slot waits for a straggler. Source: Li et al., A System
-for Massively Parallel Hyperparameter Tuning (ASHA), MLSys 2020, algorithm 2.
+A rung is one session of a trial; rung k lasts `eta` times as long as the one before, or ends at `eta` times its step. A
+trial is promoted as soon as it is among the best 1/eta of those that finished its rung, so no slot waits for a
+straggler. Source: Li et al., A System for Massively Parallel Hyperparameter Tuning (ASHA), MLSys 2020, algorithm 2.
 
 Beyond that algorithm, the last part of the budget trains the best trial on, rather than start trials that nothing is
 left for, and a trial that was passed over is promoted later, when nothing better is left.
@@ -12,38 +12,50 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
-from backprop.records import Record, in_minutes
+from backprop.lifecycle.significance import Verdict, judge, with_lost_runs
+from backprop.records import Goal, Record, in_minutes
 
 LEAST_SHARE = 0.5  # of the first rung: a shorter session would tell nothing
 CONFIRMED_SHARE = 1 / 3  # of the budget, to repeat the best trials
-
-# Student's t, two-sided 95 %, for 1 to 30 degrees of freedom: NIST/SEMATECH e-Handbook, 1.3.6.7.2
-_T95 = (
-    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
-    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
-    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
-)
-_T95_BEYOND = 1.960
+_SPARE = 2.0  # a session that ends at a step gets a timebox of so many times what it is expected to take
 
 
 class Rules(Record, frozen=True):
     """How a sweep halves."""
 
-    is_max: bool  # whether greater values are better
-    rung_s: float  # of the first rung
+    goal: Goal
+    rung_s: float  # of the first rung; where rungs end at a step, the most that it may take
+    rung_steps: int | None = None  # the step that the first rung ends at; None: rungs end by time
+    usual_s: float | None = None  # what so many steps took in most trials; None: not known, or rungs end by time
+    is_anew: bool = False  # each rung trains from the beginning
     eta: float = 3.0  # above 1
     max_rungs: int = 4
     parallel: int = 2
 
-    def duration_s(self, rung: int) -> float:
-        """How long a rung lasts, counted from 0."""
-        return self.rung_s * self.eta**rung
+    def until_step(self, rung: int) -> int | None:
+        """The step that a rung, counted from 0, ends at; None: it ends by time."""
+        return None if self.rung_steps is None else round(self.rung_steps * self.eta**rung)
+
+    def size(self, rung: int) -> float:
+        """How many times as much as in the first rung is trained in this one."""
+        was_trained = self.rung_steps is not None and rung > 0 and not self.is_anew
+        return self.eta**rung - (self.eta ** (rung - 1) if was_trained else 0.0)
+
+    def duration_s(self, rung: int, pace_s: float | None = None) -> float:
+        """How long a rung lasts, or may be expected to. pace_s: see `Trial`."""
+        return (pace_s or self.usual_s or self.rung_s) * self.size(rung)
+
+    def timebox_s(self, rung: int, pace_s: float | None = None) -> float:
+        """What a session of this rung may take."""
+        if self.rung_steps is None:
+            return self.duration_s(rung)
+        return self.rung_s if rung == 0 else _SPARE * self.duration_s(rung, pace_s)
 
     def order(self, value: float | None) -> float:
         """Smaller is better; None is worst."""
         if value is None or math.isnan(value):
             return math.inf
-        return -value if self.is_max else value
+        return -value if self.goal is Goal.MAX else value
 
 
 class Trial(Record, frozen=True):
@@ -53,6 +65,7 @@ class Trial(Record, frozen=True):
     values: tuple[float | None, ...] = ()  # after each finished rung; None: failed, not finite, or not reported
     active_rung: int | None = None  # queued or training
     can_resume: bool = True  # False: it completed or failed, or its checkpoint is gone
+    pace_s: float | None = None  # for as many steps as the first rung has; None: not known, or rungs end by time
 
     @property
     def value(self) -> float | None:
@@ -77,6 +90,7 @@ class StartTrial(Record, frozen=True):
     """Train new parameters for the first rung."""
 
     timebox_s: float
+    until_step: int | None = None  # where rungs end at a step
 
 
 class Promote(Record, frozen=True):
@@ -86,6 +100,7 @@ class Promote(Record, frozen=True):
     rung: int
     timebox_s: float
     reason: str
+    until_step: int | None = None
 
 
 class Wait(Record, frozen=True):
@@ -109,7 +124,7 @@ def decide(rules: Rules, trials: Sequence[Trial], budget: Budget, *, has_proposa
     active = sum(trial.active_rung is not None for trial in trials)
     if active >= rules.parallel:
         return Wait()
-    if budget.left_s < LEAST_SHARE * rules.rung_s:
+    if budget.left_s < LEAST_SHARE * rules.duration_s(0):
         return Wait() if active else Finish(reason="the budget is used up")
     chosen = _among_the_best(rules, trials)
     if chosen is not None:
@@ -118,7 +133,7 @@ def decide(rules: Rules, trials: Sequence[Trial], budget: Budget, *, has_proposa
     if best is not None and _is_last_part(rules, best, budget):
         return _promotion(rules, best, budget, "the last part of the budget trains the best trial on")
     if has_proposals:
-        return StartTrial(timebox_s=min(rules.rung_s, budget.left_s))
+        return StartTrial(timebox_s=min(rules.timebox_s(0), budget.left_s), until_step=rules.until_step(0))
     if best is not None:
         return _promotion(rules, best, budget, "the best that is left")
     return Wait() if active else Finish(reason="every trial was trained as far as possible")
@@ -158,16 +173,21 @@ def _can_continue(rules: Rules, trial: Trial) -> bool:
 
 def _is_last_part(rules: Rules, best: Trial, budget: Budget) -> bool:
     """Whether another new trial would take what the best trial's next rung needs: that gets at most 1/eta of it all."""
-    kept_s = min(rules.duration_s(len(best.values)), budget.total_s / rules.eta)
-    return budget.left_s - rules.rung_s < kept_s
+    kept_s = min(rules.duration_s(len(best.values), best.pace_s), budget.total_s / rules.eta)
+    return budget.left_s - rules.duration_s(0) < kept_s
 
 
 def _promotion(rules: Rules, trial: Trial, budget: Budget, reason: str) -> Promote:
     rung = len(trial.values)
-    full_s = rules.duration_s(rung)
-    if budget.left_s < full_s:
+    if budget.left_s < rules.duration_s(rung, trial.pace_s):
         reason = f"{reason} · shortened to the {in_minutes(budget.left_s)} that are left"
-    return Promote(trial=trial.number, rung=rung, timebox_s=min(full_s, budget.left_s), reason=reason)
+    return Promote(
+        trial=trial.number,
+        rung=rung,
+        timebox_s=min(rules.timebox_s(rung, trial.pace_s), budget.left_s),
+        reason=reason,
+        until_step=rules.until_step(rung),
+    )
 
 
 class Repeat(Record, frozen=True):
@@ -176,6 +196,7 @@ class Repeat(Record, frozen=True):
     trial: int
     seed: int
     timebox_s: float
+    until_step: int | None = None
 
 
 def repeats(
@@ -183,16 +204,26 @@ def repeats(
 ) -> tuple[Repeat, ...]:
     """The best trials, each with the seeds 1, 2, ...: all for equally long. Empty if the budget is too small for that.
 
-    trained_s: how long the one of them that was trained longest was; none is repeated for longer.
+    trained_s: how long the one of them that was trained longest was; none is repeated for longer. Where rungs end at a
+    step, all are trained to the same step: that of the highest of their rungs, or as far as the budget allows.
     """
     best = ranked(rules, trials)[:top]
-    if not best:
+    if not best or not trained_s:
         return ()
-    timebox_s = min(trained_s, budget.left_s / (len(best) * seeds))
-    if timebox_s < LEAST_SHARE * rules.rung_s:
+    share_s = budget.left_s / (len(best) * seeds)
+    length_s = min(trained_s, share_s)
+    if length_s < LEAST_SHARE * rules.duration_s(0):
         return ()
+    steps = rules.until_step(max(len(trial.values) for trial in best) - 1)
     return tuple(
-        Repeat(trial=trial.number, seed=seed, timebox_s=timebox_s) for seed in range(1, seeds + 1) for trial in best
+        Repeat(
+            trial=trial.number,
+            seed=seed,
+            timebox_s=length_s if steps is None else share_s,
+            until_step=None if steps is None else max(1, int(steps * length_s / trained_s)),
+        )
+        for seed in range(1, seeds + 1)
+        for trial in best
     )
 
 
@@ -223,15 +254,14 @@ def ranked_repeats(rules: Rules, repeated: Sequence[Repeated]) -> list[Repeated]
     return sorted(repeated, key=lambda one: (len(one.finite) < len(one.values), rules.order(one.mean), one.trial))
 
 
-def is_tie(one: Repeated, other: Repeated) -> bool:
-    """Whether the seeds that both have leave open which is better.
-
-    The 95 % interval of the mean of the paired differences contains 0 (Student's t). Below two pairs it is open.
-    """
-    pairs = [(value, other.values.get(seed)) for seed, value in one.values.items()]
-    differences = [a - b for a, b in pairs if a is not None and b is not None]
-    if len(differences) < 2:
-        return True
-    freedom = len(differences) - 1
-    t = _T95[freedom - 1] if freedom <= len(_T95) else _T95_BEYOND
-    return abs(fmean(differences)) <= t * stdev(differences) / math.sqrt(len(differences))
+def ties(rules: Rules, repeated: Sequence[Repeated]) -> list[int]:
+    """The trials that the repeats do not tell from the best, by the same test as `backprop verdict`; best first."""
+    values = [{str(seed): value for seed, value in one.values.items() if value is not None} for one in repeated]
+    lost = [len(one.values) - len(one.finite) for one in repeated]
+    judgements = judge(values[0], values[1:], is_max=rules.goal is Goal.MAX, margin=0.0) if values else []
+    found = []
+    for one, judgement, lost_here in zip(repeated[1:], judgements, lost[1:], strict=True):
+        fair = with_lost_runs(judgement, baseline_lost=lost[0], candidate_lost=lost_here)
+        if fair.verdict in {Verdict.TIE, Verdict.UNDECIDED}:
+            found.append(one.trial)
+    return found

@@ -13,7 +13,7 @@ from backprop.lifecycle import optional_dependency
 from backprop.lifecycle.sweep.space import Parameter, grid
 from backprop.lifecycle.sweep.spec import SweepSpec
 from backprop.lifecycle.sweep.standing import Standing, TrialState
-from backprop.records import Status
+from backprop.records import Goal, Status
 from backprop.store.output.protocol import json_safe
 
 if TYPE_CHECKING:
@@ -90,11 +90,11 @@ def _of_optuna(standing: Standing, number: int) -> Proposal:
     import optuna
 
     spec = standing.spec
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its experimental parts
         sampler = _sampler(spec, number)
-        study = optuna.create_study(direction="maximize" if spec.goal.is_max else "minimize", sampler=sampler)
+        study = optuna.create_study(direction="maximize" if spec.goal is Goal.MAX else "minimize", sampler=sampler)
         space = {one.name: _distribution(one) for one in spec.parameters}
         study.add_trials([_frozen(spec, trial, space) for trial in standing.searched])
         trial = study.ask(space)
@@ -131,6 +131,37 @@ def _distribution(parameter: Parameter) -> "BaseDistribution":
     return FloatDistribution(parameter.low, parameter.high, log=parameter.is_log)
 
 
+def importances(spec: SweepSpec, trials: Sequence[TrialState], values: Sequence[float]) -> dict[str, float]:
+    """How much each parameter matters, by Optuna's PED-ANOVA. values: of the trials. Raises ImportError."""
+    import warnings
+
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    space = {one.name: _distribution(one) for one in spec.parameters}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its experimental parts
+        study = optuna.create_study(direction="maximize" if spec.goal is Goal.MAX else "minimize")
+        study.add_trials(
+            [
+                optuna.trial.create_trial(value=value, params=_typed(spec, trial), distributions=dict(space))
+                for trial, value in zip(trials, values, strict=True)
+            ]
+        )
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+        return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
+
+
+def _typed(spec: SweepSpec, trial: TrialState) -> dict[str, Any]:
+    """The parameters of a trial as Optuna knows them."""
+    kinds = {one.name: one for one in spec.parameters}
+    return {
+        name: text if kinds[name].choices else int(float(text)) if kinds[name].is_integer else float(text)
+        for name, text in trial.params.items()
+        if name in kinds
+    }
+
+
 def _frozen(spec: SweepSpec, trial: TrialState, space: "Mapping[str, BaseDistribution]") -> "FrozenTrial":
     """A trial as Optuna knows it: complete after the last rung, else pruned where it stands.
 
@@ -140,12 +171,6 @@ def _frozen(spec: SweepSpec, trial: TrialState, space: "Mapping[str, BaseDistrib
     from optuna.trial import TrialState as State
 
     values = {rung: value for rung, value in enumerate(trial.values) if value is not None}
-    kinds = {one.name: one for one in spec.parameters}
-    params = {
-        name: text if kinds[name].choices else int(float(text)) if kinds[name].is_integer else float(text)
-        for name, text in trial.params.items()
-        if name in kinds
-    }
     state, value = State.RUNNING, None
     if spec.sampler in {"gp", "cmaes"} and values:
         state, value = State.COMPLETE, values[min(values)]
@@ -158,7 +183,7 @@ def _frozen(spec: SweepSpec, trial: TrialState, space: "Mapping[str, BaseDistrib
     return optuna.trial.create_trial(
         state=state,
         value=value,
-        params=params,
+        params=_typed(spec, trial),
         distributions=dict(space),
         system_attrs=dict(trial.attrs),
         intermediate_values=values,

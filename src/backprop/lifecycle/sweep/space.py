@@ -1,4 +1,4 @@
-"""What a sweep searches: ranges and lists of parameters, as people write them, and the goal."""
+"""What a sweep searches: ranges and lists of parameters, as people write them."""
 
 import math
 import random
@@ -58,18 +58,6 @@ class Parameter(StoredRecord, frozen=True):
         return None
 
 
-class Objective(StoredRecord, frozen=True):
-    """The metric that a sweep searches the best value of."""
-
-    metric: str
-    is_max: bool
-
-    @property
-    def text(self) -> str:
-        """As it was written: max:val_accuracy."""
-        return f"{'max' if self.is_max else 'min'}:{self.metric}"
-
-
 def option_words(name: str, text: str) -> tuple[str, ...]:
     """A value as an option of the script; with `=` where it could be taken for an option itself, such as -1e-05."""
     return (f"--{name}={text}",) if text.startswith("-") else (f"--{name}", text)
@@ -115,14 +103,6 @@ def parse_parameters(texts: Sequence[str]) -> tuple[Parameter, ...]:
         if names.count(name) > 1:
             raise UsageError(f"--param {name} is given twice.")
     return parameters
-
-
-def parse_goal(text: str) -> Objective:
-    """A goal from `max:val_accuracy` or `min:loss`. Raises UsageError."""
-    direction, _, metric = text.partition(":")
-    if direction not in {"max", "min"} or not metric:
-        raise UsageError(f"invalid --goal {text!r}: expected max:METRIC or min:METRIC, such as max:val_accuracy.")
-    return Objective(metric=metric, is_max=direction == "max")
 
 
 def grid(parameters: Sequence[Parameter]) -> list[dict[str, str]]:

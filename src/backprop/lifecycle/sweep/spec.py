@@ -9,18 +9,19 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import msgspec
 
-from backprop.errors import NoSuchRunError, UsageError
+from backprop.errors import BusyError, NoSuchRunError, UsageError
 from backprop.lifecycle.sweep.rule import Rules
-from backprop.lifecycle.sweep.space import Objective, Parameter
-from backprop.records import StoredRecord
+from backprop.lifecycle.sweep.space import Parameter
+from backprop.records import Goal, StoredRecord
 from backprop.store.files import UnreadableError, read_record, write_plain
-from backprop.store.home import Home
+from backprop.store.home import Home, HomeBusyError
 from backprop.store.rundir import RUN_ID, derived_run_id
 
 SWEEPS_FOLDER = "sweeps"
@@ -42,11 +43,13 @@ class SweepSpec(StoredRecord, frozen=True):
     cwd: str
     created_at: datetime
     user: str
-    goal: Objective
+    metric: str  # whose best value is searched
+    goal: Goal
     parameters: tuple[Parameter, ...]
     budget_s: float  # of training, of all runs together
-    rung_s: float  # of the first rung
+    rung_s: float  # of the first rung; where rungs are counted in steps, the most that it may take
     parallel: int
+    rung_steps: int | None = None  # a rung ends at a step: the first at this one, the next at eta times as many
     eta: float = 3.0
     max_rungs: int = 4
     sampler: str = "random"
@@ -61,11 +64,18 @@ class SweepSpec(StoredRecord, frozen=True):
     version: int = 1
 
     @property
+    def goal_text(self) -> str:
+        """As it was written: max:val_accuracy."""
+        return f"{self.goal.value}:{self.metric}"
+
+    @property
     def rules(self) -> Rules:
         """The same for the rule that promotes."""
         return Rules(
-            is_max=self.goal.is_max,
+            goal=self.goal,
             rung_s=self.rung_s,
+            rung_steps=self.rung_steps,
+            is_anew=self.from_scratch,
             eta=self.eta,
             max_rungs=self.max_rungs,
             parallel=self.parallel,
@@ -104,13 +114,18 @@ def sweep_dir(home: Home, sweep_id: str) -> SweepDir:
 
 
 def make(home: Home, spec: SweepSpec) -> SweepDir:
-    """A new sweep's folder, whole from the moment it can be seen. Raises UsageError for a name that is taken."""
+    """A new sweep's folder, whole from the moment it can be seen. Raises UsageError for a name that is taken.
+
+    Raises BusyError where the home's lock is held for long.
+    """
     home.make()
-    if any(other.name == spec.name for other in sweeps(home)):
-        raise UsageError(f"a sweep {spec.name!r} exists already: choose another --name, or: backprop sweep resume NAME")
     made = sweep_dir(home, spec.id)
     draft = SweepDir(made.path.with_name(f".new-{spec.id}-{os.getpid()}"))
-    with home.changing():
+    with home.changing(), _locked(home):  # of two starts with one name, one is refused
+        if any(other.name == spec.name for other in sweeps(home)):
+            raise UsageError(
+                f"a sweep {spec.name!r} exists already: choose another --name, or: backprop sweep resume {spec.name}"
+            )
         made.path.parent.mkdir(mode=0o700, exist_ok=True)
         draft.path.mkdir(mode=0o700)
         try:
@@ -121,6 +136,15 @@ def make(home: Home, spec: SweepSpec) -> SweepDir:
             shutil.rmtree(draft.path, ignore_errors=True)
             raise
     return made
+
+
+@contextmanager
+def _locked(home: Home) -> Iterator[None]:
+    try:
+        with home.lock():
+            yield
+    except HomeBusyError as error:
+        raise BusyError(f"the home is busy: {error}; try again.") from error
 
 
 def remove(home: Home, spec: SweepSpec) -> None:

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from statistics import median
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,6 +19,7 @@ from backprop.lifecycle.sweep.journal import (
     Continued,
     Ended,
     Finished,
+    Made,
     NotPromoted,
     Planned,
     Promoted,
@@ -25,9 +27,9 @@ from backprop.lifecycle.sweep.journal import (
     Stopped,
     SweepEntry,
 )
-from backprop.lifecycle.sweep.rule import Budget, Repeated
+from backprop.lifecycle.sweep.rule import Budget, Repeated, Rules
 from backprop.lifecycle.sweep.spec import SweepSpec
-from backprop.records import Record, Run, Session, Status, StopReason
+from backprop.records import Goal, Record, Run, Session, Status, StopReason
 from backprop.store.chunk_summary import ChunkSummary
 
 _MAX_INTERRUPTIONS = 2  # of a rung, after which it counts as failed
@@ -44,6 +46,7 @@ class Asking(Record, frozen=True):
     request_id: str
     rung: int
     timebox_s: float
+    until_step: int | None = None  # where rungs end at a step
     is_strict: bool = False  # it was to continue from a checkpoint
     is_check: bool = False
     reason: str = ""
@@ -61,6 +64,7 @@ class TrialState(Record, frozen=True):
     note: str | None = None
     attrs: Mapping[str, Any] = {}
     asked: tuple[Asking, ...] = ()  # oldest first
+    is_made: bool = False  # its run was seen
     is_active: bool = False  # the last of these has not ended
     values: tuple[float | None, ...] = ()
     can_resume: bool = True
@@ -82,14 +86,21 @@ class TrialState(Record, frozen=True):
         """The sessions of one rung."""
         return [asking for asking in self.asked if asking.rung == rung]
 
-    @property
-    def for_rule(self) -> rule.Trial:
+    def for_rule(self, rules: Rules) -> rule.Trial:
+        """The same for the rule that promotes."""
         return rule.Trial(
             number=self.number,
             values=self.values,
             active_rung=self.last.rung if self.is_active else None,
             can_resume=self.can_resume,
+            pace_s=self._pace_s(rules),
         )
+
+    def _pace_s(self, rules: Rules) -> float | None:
+        """How long it took for as many steps as the first rung has; None where rungs end by time, and if it failed."""
+        if rules.rung_steps is None or not self.values or self.status in {Status.FAILED, Status.COMPLETED}:
+            return None
+        return self.trained_s / sum(rules.size(rung) for rung in range(len(self.values)))
 
 
 class Standing(Record, frozen=True):
@@ -120,6 +131,18 @@ class Standing(Record, frozen=True):
         return [trial for trial in self.trials if trial.is_active]
 
     @property
+    def rules(self) -> Rules:
+        """How it halves, with what was seen of how long steps take."""
+        rules = self.spec.rules
+        paces_s = [pace_s for trial in self.searched if (pace_s := trial.for_rule(rules).pace_s)]
+        return msgspec.structs.replace(rules, usual_s=median(paces_s)) if paces_s else rules
+
+    @property
+    def candidates(self) -> list[rule.Trial]:
+        """The trials of the search, for the rule that promotes."""
+        return [trial.for_rule(self.spec.rules) for trial in self.searched]
+
+    @property
     def spent_s(self) -> float:
         """Seconds of training that were recorded."""
         return sum(trial.trained_s for trial in self.trials)
@@ -143,7 +166,7 @@ class Standing(Record, frozen=True):
     def ranked(self) -> list[TrialState]:
         """The trials with a value, best first, whatever their rung."""
         by_number = {trial.number: trial for trial in self.trials}
-        best = rule.ranked(self.spec.rules, [trial.for_rule for trial in self.searched])
+        best = rule.ranked(self.spec.rules, self.candidates)
         return [by_number[trial.number] for trial in best]
 
     @property
@@ -162,6 +185,11 @@ class Standing(Record, frozen=True):
             for number in originals
         ]
         return rule.ranked_repeats(self.spec.rules, [one for one in found if one.values])
+
+    @property
+    def ties(self) -> list[int]:
+        """The trials that their repeats do not tell from the best one's."""
+        return rule.ties(self.spec.rules, self.repeated)
 
     @property
     def best(self) -> TrialState | None:
@@ -191,7 +219,7 @@ def fold_on(standing: Standing, entries: Iterable[SweepEntry]) -> Standing:
     return standing
 
 
-def _with(standing: Standing, entry: SweepEntry) -> Standing:  # noqa: C901, PLR0911  one case each
+def _with(standing: Standing, entry: SweepEntry) -> Standing:  # noqa: C901, PLR0911, PLR0912  one case each
     replace = msgspec.structs.replace
     match entry:
         case Began():
@@ -211,11 +239,14 @@ def _with(standing: Standing, entry: SweepEntry) -> Standing:  # noqa: C901, PLR
             return replace(standing, is_stop_asked=True)
         case Asked():
             return _asked(standing, entry)
+        case Made():
+            return _changed(standing, entry.trial, is_made=True)
         case Promoted():
             asking = Asking(
                 request_id=entry.request_id,
                 rung=entry.rung,
                 timebox_s=entry.timebox_s,
+                until_step=entry.until_step,
                 is_strict=not standing.spec.from_scratch,
                 reason=entry.reason,
             )
@@ -226,6 +257,7 @@ def _with(standing: Standing, entry: SweepEntry) -> Standing:  # noqa: C901, PLR
                 request_id=entry.request_id,
                 rung=entry.rung,
                 timebox_s=entry.timebox_s,
+                until_step=entry.until_step,
                 is_strict=entry.is_strict,
                 is_check=entry.is_check,
                 reason=entry.reason,
@@ -257,7 +289,7 @@ def _asked(standing: Standing, entry: Asked) -> Standing:
         repeats=entry.repeats,
         note=entry.note,
         attrs=entry.attrs,
-        asked=(Asking(request_id=entry.run_id, rung=0, timebox_s=entry.timebox_s),),
+        asked=(Asking(request_id=entry.run_id, rung=0, timebox_s=entry.timebox_s, until_step=entry.until_step),),
         is_active=True,
     )
     added, planned = standing.added, standing.planned
@@ -335,7 +367,7 @@ def conclude(spec: SweepSpec, standing: Standing, trial: TrialState, facts: Fact
     if not run.status.is_final or not sessions:
         return []
     session = sessions[-1]
-    trained_s = sum(one.elapsed_s or 0.0 for one in run.sessions)
+    trained_s = run_trained_s(run)
     used_s = sum(one.elapsed_s or 0.0 for one in sessions)
     is_ours = session.status is Status.STOPPED and asking.request_id in standing.stopped_ids
     is_cut = is_ours or session.status is Status.INTERRUPTED or session.stopped_by is StopReason.SIGNAL
@@ -352,6 +384,7 @@ def conclude(spec: SweepSpec, standing: Standing, trial: TrialState, facts: Fact
                 rung=asking.rung,
                 request_id=next_id,
                 timebox_s=asking.timebox_s,
+                until_step=spec.rules.until_step(asking.rung),
                 reason=why,
                 is_check=True,
             )
@@ -402,6 +435,7 @@ def _after_cut(
             rung=asking.rung,
             request_id=next_id,
             timebox_s=min(timebox_s, facts.left_s),
+            until_step=asking.until_step,
             reason="the sweep was stopped" if is_ours else f"interrupted: {session.reason}",
             is_check=asking.is_check,
             is_strict=not is_anew,
@@ -427,12 +461,12 @@ def _end(
     rung = trial.last.rung
     ids = {asking.request_id for asking in (trial.of_rung(rung) if spec.from_scratch else trial.asked)}
     numbers = {one.number for one in facts.run.sessions if one.request_id in ids}
-    value = value_of([facts.summaries[number] for number in sorted(numbers & facts.summaries.keys())], spec.goal.is_max)
+    value = value_of([facts.summaries[number] for number in sorted(numbers & facts.summaries.keys())], spec.goal)
     reason = problem
     if has_failed:
         reason = facts.failure or session.reason or f"exit code {session.exit_code}"
     elif problem is None and value is None:
-        reason = "its newest value is not finite" if facts.summaries else f"no metric {spec.goal.metric}"
+        reason = "its newest value is not finite" if facts.summaries else f"no metric {spec.metric}"
     goes_on = (is_cut or session.status is Status.TIMEBOXED) and problem is None
     return Ended(
         at=now,
@@ -448,13 +482,13 @@ def _end(
     )
 
 
-def value_of(summaries: Sequence[ChunkSummary], is_max: bool) -> float | None:
+def value_of(summaries: Sequence[ChunkSummary], goal: Goal) -> float | None:
     """The best finite value of a metric; None if there is none, or if the newest value is not finite."""
     if not summaries or summaries[-1].last is None or not math.isfinite(summaries[-1].last):
         return None
-    found = [one.greatest if is_max else one.least for one in summaries]
+    found = [one.greatest if goal is Goal.MAX else one.least for one in summaries]
     finite = [value for value in found if value is not None]
-    return (max if is_max else min)(finite, default=None)
+    return (max if goal is Goal.MAX else min)(finite, default=None)
 
 
 def _is_silent(facts: Facts) -> bool:
@@ -492,15 +526,26 @@ def _step_problem(session: int, facts: Facts) -> str | None:
     return None
 
 
-def budget_of(standing: Standing, runs: Mapping[int, Run], total_s: float) -> Budget:
-    """What is spent and promised. runs: of the active trials that have one."""
+def budget_of(standing: Standing, runs: Mapping[int, Run], total_s: float, now: datetime | None = None) -> Budget:
+    """What is spent and promised. runs: of the active trials that have one.
+
+    now: counts what active sessions have used until then as spent; else all of their timeboxes is promised.
+    """
     spent_s = committed_s = 0.0
     for trial in standing.trials:
-        run = runs.get(trial.number)
-        sessions = () if run is None else run.sessions
-        ended_s = sum(session.elapsed_s or 0.0 for session in sessions if session.status.is_final)
-        spent_s += max(trial.trained_s, ended_s)
+        run = runs.get(trial.number) if trial.is_active else None
+        spent_s += max(trial.trained_s, 0.0 if run is None else run_trained_s(run, now))
         if trial.is_active:
-            used_s = sum(one.elapsed_s or 0.0 for one in sessions if one.request_id == trial.last.request_id)
+            sessions = () if run is None else run.sessions
+            used_s = sum(_used_s(one, now) for one in sessions if one.request_id == trial.last.request_id)
             committed_s += max(0.0, trial.last.timebox_s - used_s)
     return Budget(total_s=total_s, spent_s=spent_s, committed_s=committed_s)
+
+
+def run_trained_s(run: Run, now: datetime | None = None) -> float:
+    """Seconds of training of all its sessions. now: with what active ones have used until then."""
+    return sum(_used_s(session, now) for session in run.sessions)
+
+
+def _used_s(session: Session, now: datetime | None) -> float:
+    return (session.elapsed_s or 0.0) if now is None else session.trained_s(now)

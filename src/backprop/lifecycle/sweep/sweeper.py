@@ -1,24 +1,18 @@
 """Drives a sweep: looks at its runs, records what they came to, and starts what comes next.
 
 `tick` is one step, and may be repeated at any time: what was asked for is in the journal before it is done, and what
-was done is seen in the runs. `drive` ticks until nothing is left to do. Trials are started as a user would start them,
-so each has its own supervisor and outlives the sweeper.
+was done is seen in the runs. driving.py ticks until nothing is left to do. Trials are started as a user would start
+them, so each has its own supervisor and outlives the sweeper. What comes next is decided in planning.py.
 """
 
 import os
-import signal
-import time
-from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Protocol
-
-import msgspec
 
 from backprop import host
 from backprop.errors import BackpropError, BusyError, ExitCode
-from backprop.lifecycle import catalog, indexing, requests, run_state
-from backprop.lifecycle.sweep import observation, rule, sampler
+from backprop.lifecycle import catalog, requests, run_state
+from backprop.lifecycle.sweep import observation, planning, sampler, trial_runs
 from backprop.lifecycle.sweep.journal import (
     Asked,
     Began,
@@ -26,6 +20,7 @@ from backprop.lifecycle.sweep.journal import (
     Confirming,
     Ended,
     Finished,
+    Made,
     NotPromoted,
     Planned,
     Promoted,
@@ -34,32 +29,24 @@ from backprop.lifecycle.sweep.journal import (
     SweepJournal,
 )
 from backprop.lifecycle.sweep.journal import read as read_journal
-from backprop.lifecycle.sweep.rule import Budget, Finish, Promote, StartTrial, Wait
+from backprop.lifecycle.sweep.rule import Budget, Finish, Promote, StartTrial
 from backprop.lifecycle.sweep.sampler import Proposal
-from backprop.lifecycle.sweep.space import option_words
-from backprop.lifecycle.sweep.spec import SweepDir, SweepSpec, sweep_dir
+from backprop.lifecycle.sweep.spec import SweepSpec, sweep_dir
 from backprop.lifecycle.sweep.standing import (
     SAME_FAILURES,
-    Facts,
     Standing,
-    StepsSeen,
     TrialState,
     budget_of,
     conclude,
     fold,
     fold_on,
+    run_trained_s,
 )
 from backprop.records import Run, RunView, Status
-from backprop.store import curves
 from backprop.store.home import Home
 from backprop.store.index import Index
-from backprop.supervisor import outcome
-from backprop.supervisor.signals import Signals
 
-_LOOK_EVERY_S = 0.25
-_TICK_EVERY_S = 5.0  # without a change of any journal: a supervisor may have died
 _TRIES = 5  # to start one session
-_FAILURE_BYTES = 65_536  # of stderr, at its end
 
 
 class SweepObserver(Protocol):
@@ -83,15 +70,14 @@ class Sweeper:
         self._home = home
         self._spec = spec
         self._observer = observer
-        self._dir: SweepDir = sweep_dir(home, spec.id)
-        standing = fold(spec, read_journal(self._dir.journal_path))
+        path = sweep_dir(home, spec.id).journal_path
+        standing = fold(spec, read_journal(path))
         with home.changing():
-            self._journal = SweepJournal(self._dir.journal_path)
+            self._journal = SweepJournal(path)
         if observation.is_driven_elsewhere(standing, self._journal) or not self._journal.try_lock():
             self._journal.close()
             raise BusyError(f"sweep {spec.name} is run by another process. To look: backprop sweep status {spec.name}")
         self._runs: dict[int, Run] = {}  # of the active trials
-        self._failures = 0  # of ticks, in a row
         self._tries: dict[str, int] = {}  # request -> how often it was started in vain
         self.standing = fold(spec, ())
         self._read()
@@ -129,23 +115,30 @@ class Sweeper:
 
     def budget(self) -> Budget:
         """As it is by now."""
+        return budget_of(self.standing, self._runs, self._spec.budget_s, _now())
+
+    def _known_budget(self) -> Budget:
+        """The same without what active sessions have used: what comes next depends on nothing but what has ended."""
         return budget_of(self.standing, self._runs, self._spec.budget_s)
 
     def _look(self, index: Index) -> None:
         """Bring the active trials in step with their runs; start what was asked for and has not begun."""
-        self._runs = {}
         for trial in self.standing.active:
             self._look_at(index, trial)
+        self._runs = {one.number: self._runs[one.number] for one in self.standing.active if one.number in self._runs}
 
     def _look_at(self, index: Index, trial: TrialState) -> None:
-        view, is_held = _look_up(self._home, index, trial.run_id, self._observer.event)
+        view, is_held = trial_runs.look_up(self._home, index, trial.run_id, self._observer.event)
         if view is None:
-            if len(trial.asked) == 1:
-                self._start_first(index, trial)
+            if trial.is_made:
+                seen = self._runs.get(trial.number)
+                self._give_up(
+                    trial, 0.0 if seen is None else run_trained_s(seen, _now()), "its run was removed", Status.FAILED
+                )
             else:
-                self._give_up(trial, trial.trained_s, "its run was removed", Status.FAILED)
+                self._started(index, trial, trial_runs.make(self._home, self._spec, trial))
             return
-        run = self._runs[trial.number] = view.run
+        run = self._note(trial, view)
         if not run.status.is_final or is_held:  # if so, it is about to end, or to begin
             return
         if run.has_session_for(trial.last.request_id):
@@ -153,8 +146,16 @@ class Sweeper:
         else:
             self._start_again(index, trial, run)
 
+    def _note(self, trial: TrialState, view: RunView) -> Run:
+        """Keep what is known of the run of a trial, and record that it was made."""
+        self._runs[trial.number] = view.run
+        if not trial.is_made:
+            self._write(Made(at=_now(), trial=trial.number))
+        return view.run
+
     def _conclude(self, index: Index, trial: TrialState, view: RunView) -> None:
-        facts = self._facts(index, trial, view)
+        left_s = planning.left_for(self.standing, trial, observation.active_runs(self._home, self.standing), _now())
+        facts = trial_runs.facts(self._home, index, self._spec, trial, view, left_s)
         entries = conclude(self._spec, self.standing, trial, facts, _now())
         if not entries:
             return
@@ -166,43 +167,10 @@ class Sweeper:
         else:
             self._observer.event(_end_message(self._spec, changed))
 
-    def _facts(self, index: Index, trial: TrialState, view: RunView) -> Facts:
-        run_id, session = view.run.spec.id, view.run.last_session
-        checked = None
-        if session is not None and session.offered is not None:
-            earlier = (one for one in view.checkpoints if one.session < session.number)
-            steps = {one.path: one.step for one in earlier}  # a path may be saved to again and again
-            first, last = curves.step_range(index, run_id, session.number) or (None, None)
-            checked = StepsSeen(steps.get(session.offered), first, last)
-        return Facts(
-            run=view.run,
-            summaries=curves.session_summaries(index, run_id, self._spec.goal.metric),
-            has_checkpoint=any(not one.is_emergency and catalog.is_valid(one) for one in view.checkpoints),
-            checked=checked,
-            failure=_failure(self._home, view.run),
-            left_s=self._left_s(trial),
-        )
-
-    def _left_s(self, trial: TrialState) -> float:
-        """What another session of an active trial may take instead of its newest: of the budget, and until --until."""
-        idle = msgspec.structs.replace(trial, is_active=False)
-        standing = msgspec.structs.replace(
-            self.standing, trials=tuple(idle if one.number == trial.number else one for one in self.standing.trials)
-        )
-        budget = budget_of(standing, observation.active_runs(self._home, self.standing), self._given_s)
-        planned_s = sum(one.timebox_s for one in self.standing.planned or ())
-        return min(budget.left_s - planned_s, self._longest_s())
-
-    @property
-    def _given_s(self) -> float:
-        """The budget of the search, until that is over; then all of it."""
-        is_kept = self._spec.confirm is not None and self.standing.planned is None
-        return self._spec.budget_s * (1 - rule.CONFIRMED_SHARE if is_kept else 1)
-
     # -- what comes next
 
     def _start_what_is_due(self, index: Index) -> None:
-        while (action := self._decide()) is not None:
+        while (action := self._next()) is not None:
             if isinstance(action, Finish):
                 self._end_search(action.reason)
                 if self.standing.finished is not None:
@@ -216,6 +184,7 @@ class Sweeper:
                         rung=action.rung,
                         request_id=f"{trial.run_id}-{len(trial.asked)}",
                         timebox_s=action.timebox_s,
+                        until_step=action.until_step,
                         reason=action.reason,
                     )
                 )
@@ -224,74 +193,31 @@ class Sweeper:
             else:
                 self._start(index, action)
 
-    def _decide(self) -> StartTrial | Promote | Finish | Planned | None:
-        """None: nothing before a session ends."""
-        standing, spec = self.standing, self._spec
-        if standing.planned is not None:
-            if standing.planned:
-                return standing.planned[0] if len(standing.active) < spec.parallel else None
-            return None if standing.active else Finish(reason="all repeats are trained")
-        needs_check = not (standing.is_checked or spec.from_scratch)
-        if needs_check and standing.active:
-            return None
-        budget, longest_s = msgspec.structs.replace(self.budget(), total_s=self._given_s), self._longest_s()
-        if longest_s < rule.LEAST_SHARE * spec.rung_s:
-            return None if standing.active else Finish(reason=f"no session would end before {_clock(spec.until)}")
-        trials = [trial.for_rule for trial in standing.searched]
-        action = rule.decide(
-            spec.rules, trials, _within(budget, longest_s * spec.parallel), has_proposals=self._has_proposals()
-        )
-        if isinstance(action, Wait):
-            return None
-        if isinstance(action, Finish):
-            return action
-        timebox_s = min(action.timebox_s, longest_s)
-        if isinstance(action, StartTrial) and needs_check:
-            timebox_s /= 2  # the other half shows whether it continues
-        return msgspec.structs.replace(action, timebox_s=timebox_s)
-
-    def _longest_s(self) -> float:
-        """How long a session may take by the clock."""
-        until = self._spec.until
-        return float("inf") if until is None else (until - _now()).total_seconds()
-
-    def _has_proposals(self) -> bool:
-        return self._spec.sampler != "grid" or sampler.propose(self.standing) is not None
+    def _next(self) -> StartTrial | Promote | Finish | Planned | None:
+        has_proposals = self._spec.sampler != "grid" or sampler.propose(self.standing) is not None
+        return planning.next_action(self.standing, self._known_budget(), _now(), has_proposals=has_proposals)
 
     def _end_search(self, reason: str) -> None:
         """The repeats come next, where some are wanted; else the end."""
         standing, confirm = self.standing, self._spec.confirm
         if standing.planned is None and confirm is not None:
-            trials = [trial.for_rule for trial in standing.searched]
-            best = [standing.trials[one.number] for one in rule.ranked(self._spec.rules, trials)[: confirm.top]]
-            budget = _within(self.budget(), self._longest_s() * self._spec.parallel)
-            planned = rule.repeats(
-                self._spec.rules,
-                trials,
-                budget,
-                top=confirm.top,
-                seeds=confirm.seeds,
-                trained_s=max((self._length_s(trial) for trial in best), default=0.0),
-            )
+            planned = planning.repeats(standing, self._known_budget(), _now())
             self._write(Confirming(at=_now(), planned=tuple(Planned.of(one) for one in planned), reason=reason))
             if planned:
-                self._observer.event(f"{reason}; repeating the best {len(best)} with {confirm.seeds} seeds each")
+                count = len({one.trial for one in planned})
+                self._observer.event(f"{reason}; repeating the best {count} with {confirm.seeds} seeds each")
                 return
             self._observer.event(f"{reason}; nothing is left to repeat the best")
         if not any(trial.has_metric for trial in standing.trials):
             self._finish(f"{reason}; {self._no_metric()}", ExitCode.NO_METRIC)
         elif standing.best is None:
-            self._finish(f"{reason}; no trial has a value of {self._spec.goal.metric!r}", ExitCode.NO_METRIC)
+            self._finish(f"{reason}; no trial has a value of {self._spec.metric!r}", ExitCode.NO_METRIC)
         else:
             self._finish(reason, ExitCode.OK)
 
-    def _length_s(self, trial: TrialState) -> float:
-        """How long the same training may take: of one that completed early, as long as it might have taken."""
-        rungs_s = sum(self._spec.rules.duration_s(rung) for rung in range(len(trial.values)))
-        return rungs_s if trial.status is Status.COMPLETED else trial.trained_s
-
     def _no_metric(self) -> str:
-        return f"no trial reported the metric {self._spec.goal.metric!r} of the goal"
+        steps = "" if self._spec.rung_steps is None else f" up to step {self._spec.rung_steps} (--rung-steps)"
+        return f"no trial reported the metric {self._spec.metric!r} of the goal{steps}"
 
     def _finish(self, reason: str, code: ExitCode) -> None:
         if code != ExitCode.OK:
@@ -319,6 +245,7 @@ class Sweeper:
                 params=proposal.params,
                 source=proposal.source,
                 timebox_s=action.timebox_s,
+                until_step=action.until_step,
                 repeats=action.trial if isinstance(action, Planned) else None,
                 seed=seed,
                 note=proposal.note,
@@ -327,63 +254,37 @@ class Sweeper:
         )
         trial = self.standing.trials[number]
         self._observer.event(f"trial {number}: {params_text(trial)}" + (f" ({trial.note})" if trial.note else ""))
-        self._start_first(index, trial)
+        self._started(index, trial, trial_runs.make(self._home, self._spec, trial))
 
-    def _start_first(self, index: Index, trial: TrialState) -> None:
-        """Make the run of a trial, or find that it was made."""
-        spec, asking = self._spec, trial.last
-        params = [word for name, text in trial.params.items() for word in option_words(name, text)]
-        note = () if trial.note is None else ("--note", trial.note)
-        seed = () if trial.seed is None or spec.seed_param is None else (f"--{spec.seed_param}", str(trial.seed))
-        words = (
-            "run", spec.script, "--detach", "--run-id", trial.run_id, "--request-id", asking.request_id,
-            "--sweep-trial", f"{spec.id}:{trial.number}", "--group", spec.name, "--name", f"{spec.name}-{trial.number}",
-            "--max-run-minutes", _minutes(asking.timebox_s), f"--goal={spec.goal.text}", *note, *spec.run_options,
-            "--", *spec.arguments, *seed, *params,
-        )  # fmt: skip
-        done = self._call(words)
-        self._started(index, trial, done)
+    def _resume(self, index: Index, trial: TrialState) -> None:
+        """Start the session that was asked for last."""
+        done = trial_runs.resume(self._home, self._spec, trial)
+        if done.code != ExitCode.NO_CHECKPOINT:
+            self._started(index, trial, done)
+            return
+        reason = "it has no valid checkpoint to continue from"
+        if trial.last.is_check:
+            reason = f"it saved no valid checkpoint within {trial.last.timebox_s:g} s"
+            self._write(Checked(at=_now(), trial=trial.number, problem=reason))
+        self._write(NotPromoted(at=_now(), trial=trial.number, request_id=trial.last.request_id, reason=reason))
+        self._observer.event(f"trial {trial.number}: {reason}")
 
     def _start_again(self, index: Index, trial: TrialState, run: Run) -> None:
         """A session was asked for, and has not begun: the sweeper was killed, or the run left the queue."""
         if trial.last.request_id in self.standing.stopped_ids:
             self._resume(index, trial)
         elif run.dequeued_by is not None:
-            self._give_up(trial, _trained_s(run), f"it left the queue: {run.reason}", Status.STOPPED)
+            self._give_up(trial, run_trained_s(run), f"it left the queue: {run.reason}", Status.STOPPED)
         elif run.status is Status.REFUSED:
-            self._give_up(trial, _trained_s(run), run.reason or "refused", Status.FAILED)
+            self._give_up(trial, run_trained_s(run), run.reason or "refused", Status.FAILED)
         else:
             self._resume(index, trial)
 
-    def _resume(self, index: Index, trial: TrialState) -> None:
-        """Start the session that was asked for last."""
-        spec, asking = self._spec, trial.last
-        is_anew = spec.from_scratch and len(trial.asked) > 1
-        how = ("--from-scratch",) if is_anew else ("--strict",) if asking.is_strict else ()
-        words = (
-            "resume", trial.run_id, "--again", "--detach", "--request-id", asking.request_id, *how,
-            "--max-run-minutes", _minutes(asking.timebox_s), *spec.resume_options,
-        )  # fmt: skip
-        done = self._call(words)
-        if done.code == ExitCode.NO_CHECKPOINT:
-            reason = "it has no valid checkpoint to continue from"
-            if asking.is_check:
-                reason = f"it saved no valid checkpoint within {asking.timebox_s:g} s"
-                self._write(Checked(at=_now(), trial=trial.number, problem=reason))
-            self._write(NotPromoted(at=_now(), trial=trial.number, request_id=asking.request_id, reason=reason))
-            self._observer.event(f"trial {trial.number}: {reason}")
-            return
-        self._started(index, trial, done)
-
-    def _call(self, words: Sequence[str]) -> requests.Called:
-        """Nobody is notified of the end of every rung: `sweep wait` waits for that of the sweep."""
-        return requests.call(self._home, words, self._spec.cwd, BACKPROP_NOTIFY="[]")
-
     def _started(self, index: Index, trial: TrialState, done: requests.Called) -> None:
         """What came of the command that was to start a session. Raises BackpropError where no run could be made."""
-        view, _ = _look_up(self._home, index, trial.run_id, self._observer.event)
+        view, _ = trial_runs.look_up(self._home, index, trial.run_id, self._observer.event)
         if view is not None:
-            self._runs[trial.number] = view.run
+            self._note(trial, view)
         if done.code == ExitCode.OK:
             return
         request_id = trial.last.request_id
@@ -394,7 +295,7 @@ class Sweeper:
         self._tries[request_id] = self._tries.get(request_id, 0) + 1
         if self._tries[request_id] >= _TRIES:
             reason = done.message or f"exit code {done.code}"
-            self._give_up(trial, _trained_s(view.run), reason, Status.FAILED)
+            self._give_up(trial, run_trained_s(view.run), reason, Status.FAILED)
 
     def _give_up(self, trial: TrialState, trained_s: float, reason: str, status: Status) -> None:
         """Record that the session of a trial will never begin."""
@@ -435,53 +336,6 @@ class Sweeper:
             asked.append((run, answering.grace_s + requests.STOP_MARGIN_S))
         return asked
 
-    # -- until the end
-
-    def drive(self, signals: Signals) -> int:
-        """Tick until the sweep has finished, or is stopped; what to exit with. Raises BackpropError as `tick`."""
-        seen: object = None
-        ticked_at = float("-inf")
-        while True:
-            if self._is_to_end(signals):
-                self._observer.event("stopping the trials; they can go on later")
-                self.stop("Ctrl-C, or a signal")
-                return ExitCode.INTERRUPTED
-            now, stamp = time.monotonic(), self._stamp()
-            if stamp != seen or now - ticked_at >= _TICK_EVERY_S:
-                self._try_to_tick()
-                seen, ticked_at = self._stamp(), time.monotonic()
-                if self.standing.finished is not None:
-                    return self.standing.finished.exit_code
-                if self.standing.is_stop_asked:
-                    self.stop("backprop sweep stop")
-                    return ExitCode.OK
-            self._observer.looked(self.standing, self.budget())
-            signals.wait(_LOOK_EVERY_S)
-
-    def _is_to_end(self, signals: Signals) -> bool:
-        """Whether a signal asks for the end; the terminal is gone, too. Ctrl-Z suspends the sweeper, not its trials."""
-        taken = signals.take()
-        if signal.SIGTSTP in taken:
-            self._observer.close()
-            os.kill(os.getpid(), signal.SIGSTOP)
-        return any(number is not signal.SIGTSTP for number in taken)
-
-    def _try_to_tick(self) -> None:
-        """Tick; what fails for a moment is tried again later. Raises BackpropError where it keeps failing."""
-        try:
-            self.tick()
-            self._failures = 0
-        except BackpropError as error:
-            self._failures += 1
-            if self._failures >= _TRIES:
-                raise
-            self._observer.event(f"trying again in {_TICK_EVERY_S:g} s: {error}")
-
-    def _stamp(self) -> object:
-        """Changes as soon as the journal of an active run changes, or a request comes."""
-        paths = [self._dir.journal_path, *(self._home.rundir(one.run_id).journal_path for one in self.standing.active)]
-        return tuple(_size(path) for path in paths), self._longest_s() <= 0
-
     # -- the journal
 
     def _read(self) -> None:
@@ -501,14 +355,10 @@ def params_text(trial: TrialState) -> str:
 
 
 def _end_message(spec: SweepSpec, trial: TrialState) -> str:
-    value = "no value" if trial.value is None else f"{spec.goal.metric} {trial.value:.6g}"
+    value = "no value" if trial.value is None else f"{spec.metric} {trial.value:.6g}"
     why = "" if trial.reason is None else f": {trial.reason}"
     status = "" if trial.status is None else f" {trial.status.value},"
     return f"trial {trial.number} rung {len(trial.values) - 1}{status} {value}{why}"
-
-
-def _trained_s(run: Run) -> float:
-    return sum(session.elapsed_s or 0.0 for session in run.sessions)
 
 
 def _check_advice(problem: str) -> str:
@@ -517,56 +367,6 @@ def _check_advice(problem: str) -> str:
         "(--rung MINUTES), with the script's option for a checkpoint (--resume-arg FLAG), or with --from-scratch: "
         "then each rung trains from the beginning"
     )
-
-
-def _within(budget: Budget, left_s: float) -> Budget:
-    """The budget with no more than this left."""
-    return msgspec.structs.replace(budget, total_s=min(budget.total_s, budget.spent_s + budget.committed_s + left_s))
-
-
-def _look_up(home: Home, index: Index, run_id: str, say: Callable[[str], None]) -> tuple[RunView | None, bool]:
-    """A run as it is now, None where there is none; and whether a process holds it.
-
-    Raises BusyError where it cannot be indexed just now.
-    """
-    rundir = home.rundir(run_id)
-    if not rundir.spec_path.exists():
-        return None, False
-    is_held = indexing.refresh(home, index, rundir, say)
-    view = index.get(run_id)
-    if view is None and rundir.spec_path.exists():
-        raise BusyError(f"run {run_id} cannot be indexed right now; try again.")
-    return view, is_held
-
-
-def _failure(home: Home, run: Run) -> str | None:
-    """The last line of the traceback that the newest session left."""
-    from backprop.store.files import last_lines, opened
-
-    session = run.last_session
-    if session is None or session.status is not Status.FAILED:
-        return None
-    path = home.rundir(run.spec.id).err_path(session.number)
-    with opened(path.parent, path.name) as fd:
-        text = "" if fd is None else last_lines(fd, _FAILURE_BYTES).data.decode(errors="replace")
-    found = outcome.traceback_in(text)
-    lines: Sequence[str] = found.lines if found is not None else text.splitlines()
-    return next((line.strip() for line in reversed(lines) if line.strip()), None)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds / 60:.9g}"
-
-
-def _clock(at: datetime | None) -> str:
-    return "" if at is None else f"{at.astimezone():%H:%M}"
 
 
 def _now() -> datetime:

@@ -2,12 +2,12 @@
 
 from typing import Any
 
+from backprop.lifecycle.significance import LEVEL, Judgement, Verdict, runs_to_see
 from backprop.records import Record
 from backprop.store.output.protocol import json_safe
 from backprop.text import printable
 from backprop.views.terminal import formatting
 from backprop.views.verdict.sides import At, Compared, Measured, Side
-from backprop.views.verdict.statistics import LEVEL, Judgement, Verdict
 
 
 class Report(Record, frozen=True):
@@ -53,10 +53,11 @@ def _side_document(side: Side, measured: Measured) -> dict[str, Any]:
 
 def needs(judgement: Judgement) -> str | None:
     """How many runs would tell: `19 pairs to see 0.005`. None: not known, or it is told already."""
-    if judgement.needed is None or judgement.visible is None:
+    count = runs_to_see(judgement)
+    if count is None or judgement.visible is None:
         return None
     what = "pairs" if judgement.is_paired else "runs of each"
-    return f"{judgement.needed:,} {what} to see {formatting.number(judgement.visible)}"
+    return f"{count:,} {what} to see {formatting.number(judgement.visible)}"
 
 
 def lines(report: Report) -> list[str]:

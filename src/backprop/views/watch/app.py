@@ -92,12 +92,14 @@ class WatchApp(App[None]):
         self._has_widgets = False  # the first resize event comes earlier
         self._screen_size = self.size
         self._gauge_lines = -1  # the layout changes with it
+        self._sweep_count = -1  # likewise
 
     # -- the screen
 
     def compose(self) -> ComposeResult:
         yield Static(id="head", markup=False)
         yield Static(id="machine", markup=False)
+        yield Static(id="sweeps", markup=False)
         yield RunsTable()
         with Container(id="lower"):
             yield CurvePane()
@@ -154,6 +156,10 @@ class WatchApp(App[None]):
         gauges = texts.gauges(state, self.size.width - 2, _MACHINE_LINES)
         main.query_one("#machine", Static).update(gauges, layout=self._gauge_lines != gauges.plain.count("\n"))
         self._gauge_lines = gauges.plain.count("\n")
+        lines = texts.sweep_lines(state.sweeps, self.size.width - 2)
+        main.query_one("#sweeps", Static).update(lines, layout=self._sweep_count != len(state.sweeps))
+        self._sweep_count = len(state.sweeps)
+        main.query_one("#sweeps").set_class(not state.sweeps, "-none")
         positions = texts.queue_positions(state.occupancy.queue)
         table = main.query_one(RunsTable)
         table.show(state.rows, state.at, positions, self._request.run_id)

@@ -14,6 +14,8 @@ from rich.cells import cell_len, set_cell_size
 from rich.style import Style
 from rich.text import Text
 
+from backprop.lifecycle.sweep.observation import Seen
+from backprop.lifecycle.sweep.sweeper import params_text
 from backprop.records import Gpu, Life, MachineState, RunView, Status, Ticket, in_minutes
 from backprop.store import metric_names
 from backprop.store.curves import Axis
@@ -28,6 +30,7 @@ from backprop.views.terminal.run_details import run_details
 from backprop.views.terminal.screen import Screen
 from backprop.views.terminal.sparkline import sparkline
 from backprop.views.terminal.status_style import STYLES, SYMBOLS
+from backprop.views.terminal.sweep_table import rungs_text
 from backprop.views.watch.chart import axis_name
 
 # the styles of `list`, as Rich styles
@@ -41,6 +44,7 @@ _GAUGE_WIDTH = 8
 # of a run that is running, and shows less than it should: the details say more
 _MARKS = {Life.SILENT: ("silent", "yellow"), Life.UNSEEN: ("silent", "yellow"), Life.STALLED: ("stalled", "bold red")}
 _HIGH, _FULL = 0.75, 0.9  # from here on a gauge is yellow, red
+_MOST_SWEEPS = 3  # of which lines are shown
 _LONGEST_LINE = 4000  # of the details
 _LONGEST_NAME = 300  # maximum characters of a name or a command
 
@@ -226,6 +230,28 @@ def _card_gauges(gpu: Gpu, limit_c: float) -> list[Text]:
 def queue_positions(queue: Sequence[Ticket]) -> dict[str, int]:
     """Run id -> 1-based position in the queue."""
     return {ticket.run_id: position for position, ticket in enumerate(queue, start=1)}
+
+
+# -- sweeps
+
+
+def sweep_lines(sweeps: Sequence[Seen], width: int) -> Text:
+    """A line for each sweep that is going on."""
+    return Text("\n", no_wrap=True).join(_sweep_line(seen, width) for seen in sweeps[-_MOST_SWEEPS:])
+
+
+def _sweep_line(seen: Seen, width: int) -> Text:
+    standing, budget = seen.standing, seen.budget
+    best = standing.best
+    parts = [
+        rungs_text(standing),
+        "" if best is None else f"best {formatting.number(best.value)} ({params_text(best)})",
+        f"{in_minutes(budget.spent_s)} of {in_minutes(budget.total_s)} used",
+    ]
+    text = " · ".join(["", seen.state, *filter(None, parts)])
+    line = Text.assemble(("sweep ", "bold"), _plain(standing.spec.name), _plain(text), no_wrap=True, end="")
+    line.truncate(width, overflow="ellipsis")
+    return line
 
 
 # -- one run

@@ -9,11 +9,9 @@ from hypothesis import strategies as st
 from backprop.errors import UsageError
 from backprop.lifecycle.sweep.space import (
     MAX_GRID,
-    Objective,
     Parameter,
     grid,
     option_words,
-    parse_goal,
     parse_parameter,
     parse_parameters,
 )
@@ -54,26 +52,6 @@ def test_a_name_occurs_once():
     """Else one of the two would be ignored."""
     with pytest.raises(UsageError, match="--param lr is given twice"):
         parse_parameters(["lr=1..2", "h=1,2", "--lr=3..4"])
-
-
-@pytest.mark.parametrize(
-    ("text", "goal"),
-    [
-        ("max:val_accuracy", Objective(metric="val_accuracy", is_max=True)),
-        ("min:a:b", Objective(metric="a:b", is_max=False)),
-    ],
-)
-def test_a_goal(text: str, goal: Objective):
-    """A direction and a metric, and back."""
-    assert parse_goal(text) == goal
-    assert goal.text == text
-
-
-@pytest.mark.parametrize("text", ["loss", "max:", ":loss", "most:loss"])
-def test_a_goal_has_a_direction(text: str):
-    """It is never guessed."""
-    with pytest.raises(UsageError, match="max:METRIC or min:METRIC"):
-        parse_goal(text)
 
 
 RANGES = st.tuples(st.floats(1e-9, 1e9), st.floats(1e-9, 1e9), st.booleans(), st.booleans()).filter(

@@ -1,8 +1,9 @@
 """What a sweep stands at, by its journal, and what becomes of a rung by the record of its run."""
 
 import math
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from backprop.lifecycle.sweep.journal import (
     Continued,
     Ended,
     Finished,
+    Made,
     NotPromoted,
     Planned,
     Promoted,
@@ -24,10 +26,10 @@ from backprop.lifecycle.sweep.journal import (
     SweepEntry,
     parse,
 )
-from backprop.lifecycle.sweep.space import Objective, Parameter
+from backprop.lifecycle.sweep.space import Parameter
 from backprop.lifecycle.sweep.spec import SweepSpec
 from backprop.lifecycle.sweep.standing import Facts, Standing, StepsSeen, budget_of, conclude, fold, value_of
-from backprop.records import Run, Session, Status, StopReason
+from backprop.records import Goal, Run, Session, Status, StopReason
 from backprop.store.chunk_summary import ChunkSummary
 from backprop.store.journal.entries import encode
 from tests.records import SPEC as RUN_SPEC
@@ -40,7 +42,8 @@ SPEC = SweepSpec(
     cwd="/",
     created_at=NOW,
     user="me",
-    goal=Objective(metric="score", is_max=True),
+    metric="score",
+    goal=Goal.MAX,
     parameters=(Parameter(name="lr", low=0.0, high=1.0),),
     budget_s=100.0,
     rung_s=10.0,
@@ -87,6 +90,44 @@ def checked(*entries: SweepEntry) -> Standing:
 
 def conclusion(standing: Standing, found: Facts) -> list[SweepEntry]:
     return conclude(standing.spec, standing, standing.trials[0], found, NOW)
+
+
+# -- rungs in steps
+
+
+def test_a_rung_in_steps_has_a_pace():
+    """What its steps took, startup included; a trial that failed has none. The usual one is the median."""
+    spec = msgspec.structs.replace(SPEC, rung_steps=100)
+    standing = fold(
+        spec,
+        [
+            *(asked(number) for number in range(4)),
+            ended(0, trained_s=4.0),
+            promoted(0),
+            ended(0, rung=1, trained_s=9.0),
+            ended(1, trained_s=5.0),
+            ended(2, trained_s=1.0, status=Status.FAILED, value=None),
+        ],
+    )
+    assert [one.pace_s for one in standing.candidates] == [3.0, 5.0, None, None]
+    assert standing.rules.usual_s == 4.0
+    assert fold(SPEC, [asked(), ended()]).rules.usual_s is None
+
+
+def test_the_check_of_rungs_in_steps_goes_on_to_the_whole_rung():
+    spec = msgspec.structs.replace(SPEC, rung_steps=100)
+    standing = fold(spec, [asked(until_step=50)])
+    [check] = conclusion(standing, facts(a_session()))
+    assert isinstance(check, Continued)
+    assert (check.is_check, check.until_step) == (True, 100)
+
+
+def test_an_interrupted_rung_goes_on_to_its_step():
+    spec = msgspec.structs.replace(SPEC, rung_steps=100)
+    standing = fold(spec, [asked(until_step=100), Checked(at=NOW, trial=99)])
+    [entry] = conclusion(standing, facts(a_session(status=Status.INTERRUPTED, elapsed_s=4.0)))
+    assert isinstance(entry, Continued)
+    assert (entry.until_step, entry.timebox_s) == (100, 6.0)
 
 
 # -- the end of a rung
@@ -323,6 +364,17 @@ def test_the_budget_counts_what_ended_and_what_was_promised():
     assert (budget.spent_s, budget.committed_s, budget.left_s) == (10.0, 40.0, 50.0)
 
 
+def test_the_budget_grows_while_a_session_trains():
+    """What it has used so far is spent, and no longer promised. What comes next is decided without it."""
+    standing = fold(SPEC, [asked(timebox_s=30.0)])
+    active = a_session(status=Status.RUNNING, elapsed_s=None, launched_at=NOW)
+    run = Run(spec=RUN_SPEC, status=Status.RUNNING, sessions=(active,))
+    budget = budget_of(standing, {0: run}, 100.0, NOW + timedelta(seconds=12))
+    assert (budget.spent_s, budget.committed_s) == (12.0, 18.0)
+    known = budget_of(standing, {0: run}, 100.0)
+    assert (known.spent_s, known.committed_s, known.left_s) == (0.0, 30.0, budget.left_s)
+
+
 def test_the_same_error_of_the_first_three_trials():
     """Not of later ones, and after a new begin only of those that follow."""
     failed = [
@@ -412,7 +464,7 @@ def test_a_repeat_has_the_value_of_its_seed():
 
 EVERY = st.sampled_from(
     [
-        asked(), asked(1), ended(), ended(1, value=None, status=Status.FAILED, reason="e"), promoted(), promoted(1),
+        asked(), asked(1), ended(), ended(1, value=None, status=Status.FAILED, reason="e"), promoted(), promoted(1), Made(at=NOW, trial=0),
         Began(at=NOW, pid=1, host="h"), Added(at=NOW, params={"lr": "0.1"}, by="me"), StopAsked(at=NOW, by="me"),
         Continued(at=NOW, trial=0, rung=0, request_id="r0-1", timebox_s=1.0, reason="interrupted"),
         NotPromoted(at=NOW, trial=0, request_id="r0-1", reason="gone"), Checked(at=NOW, trial=0, problem="no"),
@@ -435,9 +487,9 @@ def test_any_journal_gives_a_standing(entries: list[SweepEntry]):
     assert budget_of(standing, {}, 10.0).spent_s >= 0
 
 
-@given(st.lists(st.tuples(st.floats(), st.floats()), max_size=5), st.booleans())
-def test_a_value_is_finite_or_none(pairs: list[tuple[float, float]], is_max: bool):
+@given(st.lists(st.tuples(st.floats(), st.floats()), max_size=5), st.sampled_from(Goal))
+def test_a_value_is_finite_or_none(pairs: list[tuple[float, float]], goal: Goal):
     """Whatever was reported."""
     found = [points(best, last) for best, last in pairs if math.isfinite(best)]
-    value = value_of(found, is_max)
+    value = value_of(found, goal)
     assert value is None or math.isfinite(value)

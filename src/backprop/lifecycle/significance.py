@@ -7,13 +7,14 @@ where there are several candidates.
 Sources: Student 1908; Welch 1947; Yates 1934 (continuity); Holm 1979; for the power, Cohen, Statistical Power Analysis,
 1988.
 
-Needs scipy (the extra `stats`).
+Only `runs_to_see` needs scipy (the extra `stats`): sweeps name ties without it.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from enum import Enum
+from functools import lru_cache
 from itertools import pairwise
 from statistics import fmean, stdev
 
@@ -24,6 +25,9 @@ from backprop.records import Record
 LEVEL = 0.05  # how often equals are called different at most
 POWER = 0.8  # how often a difference is seen with as many runs as `needs` says
 _MOST_NEEDED = 1_000_000
+_EPSILON, _MOST_TERMS = 1e-15, 10_000  # of a continued fraction, which takes twenty as a rule
+_NORMAL = 1.9599  # what the normal distribution exceeds, in size, with the probability `LEVEL`; of t it is more
+_COARSE = 1e4  # how many times less exact than floats a step may be that is the last: the next is the square of it
 _ROUNDING = 2.5e-7  # of the greatest value: what varies by less does not vary, as a float32 has it (2 ulp)
 _SAME = 0.1  # of the greatest difference: what differs by less, and by rounding, counts as the same
 
@@ -47,7 +51,6 @@ class Judgement(Record, frozen=True):
     is_paired: bool
     sd: float | None  # of the paired differences, else of the values within both sides
     count: int  # pairs; not paired: runs of the smaller side
-    needed: int | None  # pairs, or runs of each side, to see `visible` with 80 % power; None: not known
     visible: float | None  # the difference that is meant: what matters, or what was seen if that is more
 
 
@@ -103,11 +106,52 @@ def _t_test(
     diff: float, sd: float, error: float, freedom: float, *, is_paired: bool, count: int, half_step: float
 ) -> _Test:
     """Student's t with a correction for continuity: a mean of coarse values is known to half of its own step only."""
-    from scipy.special import stdtr, stdtrit
-
-    p = 2.0 * float(stdtr(freedom, -max(0.0, abs(diff) - half_step) / error))
-    half_width = float(stdtrit(freedom, 1 - LEVEL / 2)) * error + half_step
+    p = two_sided(max(0.0, abs(diff) - half_step) / error, freedom)
+    half_width = critical(freedom) * error + half_step
     return _Test(is_paired=is_paired, count=count, diff=diff, sd=sd, p=p, half_width=half_width)
+
+
+def two_sided(t: float, freedom: float) -> float:
+    """How likely Student's t with these degrees of freedom is at least as far from 0 as `t`, which is not negative.
+
+    Source: DLMF 8.17 (the regularized incomplete beta function, by its continued fraction, 8.17.22).
+    """
+    x, a, b = freedom / (freedom + t * t), freedom / 2, 0.5
+    if x in {0.0, 1.0}:
+        return x
+    factor = math.exp(
+        math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log(t * t / (freedom + t * t))
+    )
+    if x < (a + 1) / (a + b + 2):
+        return factor / a / _continued_fraction(x, a, b)
+    return 1.0 - factor / b / _continued_fraction(1 - x, b, a)
+
+
+def _continued_fraction(x: float, a: float, b: float) -> float:
+    """1 + d1 / (1 + d2 / (1 + ...)) of DLMF 8.17.22, by the modified algorithm of Lentz (DLMF 3.10(iii))."""
+    value = upper = 1.0
+    lower = 0.0
+    for n in range(1, _MOST_TERMS):
+        m = n // 2
+        d = (-(a + m) * (a + b + m) if n % 2 else m * (b - m)) * x / (a + n - 1) / (a + n)
+        lower = 1.0 / (1.0 + d * lower)
+        upper = 1.0 + d / upper
+        value *= upper * lower
+        if abs(upper * lower - 1.0) < _EPSILON:
+            break
+    return value
+
+
+@lru_cache
+def critical(freedom: float) -> float:
+    """What Student's t exceeds, in size, with the probability `LEVEL`."""
+    log_scale = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - math.log(freedom * math.pi) / 2
+    t, step = _NORMAL, math.inf
+    while step > _EPSILON * t * _COARSE:  # Newton, from below: the tail is convex, so it is never overshot
+        density = math.exp(log_scale - (freedom + 1) / 2 * math.log1p(t * t / freedom))
+        step = (two_sided(t, freedom) - LEVEL) / 2 / density
+        t += step
+    return t
 
 
 def _rounding(values: Sequence[float], greatest: float) -> float:
@@ -189,7 +233,6 @@ def _judgement(test: _Test, p: float | None, *, is_max: bool, margin: float) -> 
         is_paired=test.is_paired,
         sd=test.sd,
         count=test.count,
-        needed=_needed(test, visible) if verdict is Verdict.UNDECIDED else None,
         visible=visible,
     )
 
@@ -217,10 +260,11 @@ def with_lost_runs(judgement: Judgement, *, baseline_lost: int, candidate_lost: 
     return msgspec.structs.replace(judgement, verdict=Verdict.UNDECIDED)
 
 
-def _needed(test: _Test, visible: float | None) -> int | None:
-    if not test.sd or not visible:
+def runs_to_see(judgement: Judgement) -> int | None:
+    """Pairs, or runs of each side, to see `visible` with 80 % power; None: not known, or it is decided already."""
+    if judgement.verdict is not Verdict.UNDECIDED or not judgement.sd or not judgement.visible:
         return None
-    return runs_needed(visible / test.sd, is_paired=test.is_paired)
+    return runs_needed(judgement.visible / judgement.sd, is_paired=judgement.is_paired)
 
 
 def runs_needed(effect: float, *, is_paired: bool) -> int | None:
@@ -243,10 +287,10 @@ def runs_needed(effect: float, *, is_paired: bool) -> int | None:
 
 
 def _power(effect: float, count: int, *, is_paired: bool) -> float:
-    from scipy.special import nctdtr, stdtrit
+    from scipy.special import nctdtr
 
     freedom = count - 1 if is_paired else 2 * count - 2
     shift = effect * math.sqrt(count if is_paired else count / 2)
     if shift > 30:  # scipy's nctdtr is not accurate there, and there is nothing left to find
         return 1.0
-    return 1.0 - float(nctdtr(freedom, shift, stdtrit(freedom, 1 - LEVEL / 2)))
+    return 1.0 - float(nctdtr(freedom, shift, critical(freedom)))

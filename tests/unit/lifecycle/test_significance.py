@@ -9,7 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from backprop.views.verdict.statistics import Judgement, Verdict, holm, judge, runs_needed, with_lost_runs
+from backprop.lifecycle.significance import (
+    LEVEL,
+    Judgement,
+    Verdict,
+    critical,
+    holm,
+    judge,
+    runs_needed,
+    runs_to_see,
+    two_sided,
+    with_lost_runs,
+)
 
 
 def seeds(*values: float) -> dict[str, float]:
@@ -39,7 +50,14 @@ def test_a_difference_that_every_seed_shows():
     assert found.diff == pytest.approx(0.025)
     assert found.p == pytest.approx(expected.pvalue)
     assert found.ci95 == pytest.approx((interval.low - 0.00125, interval.high + 0.00125))
-    assert found.needed is None
+    assert runs_to_see(found) is None
+
+
+@pytest.mark.parametrize("freedom", [1, 1.5, 2, 4, 9.3, 30, 200, 5_000, 2_000_000])
+def test_students_t_is_that_of_scipy(freedom: float):
+    for t in (0.0, 1e-9, 0.01, 0.5, 1.0, 1.96, 2.5, 4.0, 12.0, 100.0, 1e6, 1e200):
+        assert two_sided(t, freedom) == pytest.approx(2 * stats.t.sf(t, freedom), rel=1e-8, abs=1e-300)
+    assert critical(freedom) == pytest.approx(stats.t.ppf(1 - LEVEL / 2, freedom), rel=1e-8)
 
 
 def test_smaller_may_be_better():
@@ -63,7 +81,7 @@ def test_runs_without_a_common_seed_are_not_paired():
 def test_one_run_each_is_never_enough():
     """However far apart they are."""
     found = one(seeds(0.1), seeds(0.9))
-    assert (found.verdict, found.ci95, found.p, found.needed) == (Verdict.UNDECIDED, None, None, None)
+    assert (found.verdict, found.ci95, found.p, runs_to_see(found)) == (Verdict.UNDECIDED, None, None, None)
     assert found.diff == pytest.approx(0.8)
 
 
@@ -81,8 +99,8 @@ def test_a_tie_is_within_what_matters():
     narrow = one(baseline, candidate, margin=0.0005)
     assert narrow.verdict is Verdict.UNDECIDED
     assert narrow.visible == 0.0005
-    assert narrow.needed is not None
-    assert narrow.needed > 4
+    assert runs_to_see(narrow) is not None
+    assert runs_to_see(narrow) > 4
 
 
 def test_the_same_runs_are_a_tie():
