@@ -85,7 +85,8 @@ def test_every_tool(project: Runs, serve: Serve):
         assert agent.call("runs", best="accuracy", groups=True).is_error
         assert "1 note" not in agent.ask("note", run=last, text="clearly better", decide="keep")
         varied = {"script": "train.py", "vary": ["gain=0.2,0.3", "seed=1,2"], "group": "gains", "request_id": "gains"}
-        assert "4 runs" in agent.ask("preview", **{key: value for key, value in varied.items() if key != "request_id"})
+        plan = agent.ask("preview", **{key: value for key, value in varied.items() if key != "request_id"})
+        assert [line.split()[0] for line in plan.splitlines()].count("command") == 4
         ids = [word for word in agent.ask("start", **varied).split() if (project.home / "runs" / word).is_dir()]
         assert len(set(ids)) == 4
         assert agent.ask("start", **varied).split()[:4] == ids[:4]
