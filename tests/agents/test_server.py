@@ -107,7 +107,7 @@ def test_every_tool(project: Runs, serve: Serve):
         agent.ask("sweep_stop", name="gains")
         assert json.loads(agent.ask("sweep_status", name="gains"))["state"] == "stopped"
         assert agent.call("sweep_add", name="gains", values=["loss=0.5"]).is_error
-        agent.ask("sweep_add", name="gains", values=["gain=0.5"], note="half of it")
+        agent.ask("sweep_add", name="gains", values=["gain=1"], note="all of it")
         assert json.loads(agent.call("sweep_status", name="gains").data)["name"] == "gains"
         agent.ask("sweep_resume", name="gains")
         agent.ask("sweep_stop", name="gains")
