@@ -105,7 +105,7 @@ def python() -> str:
     for name, member in vars(python_api.Run).items():
         if inspect.isfunction(member) and not name.startswith("_"):
             parts += _function(f"Run.{name}", member)
-    for record in (python_api.Checkpoint, python_api.Point):
+    for record in (python_api.Checkpoint, python_api.Usage, python_api.Point):
         parts += [f"### `{record.__name__}`", "", *_attributes(record)]
     return "\n".join(parts)
 

@@ -79,7 +79,18 @@ def test_every_tool(project: Runs, serve: Serve):
         assert (answer.is_error, answer.head["exit"]) == (False, 0)
         assert json.loads(answer.data)["verdict"] == "better"
         assert agent.call("verdict", baseline="better", candidates=["base"], goal="max:accuracy").head["exit"] == 20
+        ranked = agent.ask("runs", best="accuracy", limit=1).splitlines()
+        assert ("gain=0.1" in ranked[1], "0.62" in ranked[1]) == (True, True), ranked
+        assert json.loads(agent.ask("runs", best="accuracy", goal="min:accuracy", fields="n"))[0]["n"] == 3
+        assert agent.call("runs", best="accuracy", groups=True).is_error
         assert "1 note" not in agent.ask("note", run=last, text="clearly better", decide="keep")
+        varied = {"script": "train.py", "vary": ["gain=0.2,0.3", "seed=1,2"], "group": "gains", "request_id": "gains"}
+        plan = agent.ask("preview", **{key: value for key, value in varied.items() if key != "request_id"})
+        assert [line.split()[0] for line in plan.splitlines()].count("command") == 4
+        ids = [word for word in agent.ask("start", **varied).split() if (project.home / "runs" / word).is_dir()]
+        assert len(set(ids)) == 4
+        assert agent.ask("start", **varied).split()[:4] == ids[:4]
+        agent.ask("wait", runs=ids)
         held = agent.ask("start", script="train.py", args=["--hold"], request_id="held").split()[0]
         project.own(held)
         answer = agent.call("wait", any=True, seconds=0.5)
@@ -95,6 +106,9 @@ def test_every_tool(project: Runs, serve: Serve):
         assert agent.call("sweep_start", name="gains", **sweep).is_error
         agent.ask("sweep_stop", name="gains")
         assert json.loads(agent.ask("sweep_status", name="gains"))["state"] == "stopped"
+        assert agent.call("sweep_add", name="gains", values=["loss=0.5"]).is_error
+        agent.ask("sweep_add", name="gains", values=["gain=1"], note="all of it")
+        assert json.loads(agent.call("sweep_status", name="gains").data)["name"] == "gains"
         agent.ask("sweep_resume", name="gains")
         agent.ask("sweep_stop", name="gains")
 
@@ -120,8 +134,9 @@ def test_what_a_tool_does_is_declared(serve: Serve):
         hints = {name: tool.annotations for name, tool in agent.tools().items()}
         sent = [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in agent.tools().values()]
         size = len(json.dumps(sent, separators=(",", ":")))
+        hints = {name: hint for name, hint in hints.items() if not hint.read_only_hint}  # of others, it means nothing
     assert {name for name, hint in hints.items() if hint.destructive_hint} == {"stop", "sweep_stop"}
-    assert {name for name, hint in hints.items() if not hint.idempotent_hint} == {"note"}
+    assert {name for name, hint in hints.items() if not hint.idempotent_hint} == {"note", "sweep_add"}
     assert size < 15_000  # an agent has it in front of it all the time
 
 

@@ -163,6 +163,24 @@ def test_notes_and_decisions(tree: Runs):
     assert len(tree.document("a")["notes"]) == 3
 
 
+def test_notes_on_several_runs(tree: Runs):
+    """Named before the note, by a filter, or all; what may be a RUN or the note is refused."""
+    assert tree.call("note", "a", "b", "too slow", "--decide", "discard").returncode == 0
+    assert tree.call("note", "--filter", "decision=discard", "seen twice").returncode == 0
+    assert tree.call("note", "--all", "--decide", "keep").returncode == 0
+    for run_id, notes in (("a", 3), ("b", 2), ("c", 0)):
+        document = tree.document(run_id)
+        assert (document["decision"], len(document["notes"])) == ("keep", notes)
+    for words in (
+        ("a", "b", "--decide", "crash"),
+        ("a", "last", "--decide", "crash"),
+        ("--filter", "group=lr", "a", "x"),
+    ):
+        assert tree.call("note", *words).returncode == 2, words
+    assert tree.call("note", "a", "nobody", "text").returncode == 3
+    assert [tree.document(run_id)["decision"] for run_id in "abc"] == ["keep"] * 3
+
+
 def test_archived_runs_are_hidden_and_kept(tree: Runs):
     """From `list`, --filter and --all; with a word, and until they are unarchived. By name they are there."""
     assert tree.call("archive", "a", "b").returncode == 0

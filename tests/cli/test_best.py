@@ -44,6 +44,8 @@ def test_what_was_tried_is_ranked_over_seeds(five: Runs):
     done = five.call("best", "--goal", "max:loss", "--limit", "1", "--fields", "runs")
     assert json.loads(done.stdout) == [{"runs": ["c", "d"]}]
     assert "1 of 2; --limit 0 shows all" in done.stderr
+    assert "lr=1" in five.call("best", "--limit", "1").stdout.splitlines()[1]
+    assert json.loads(five.call("best", "--limit", "1", "--json").stdout)[0]["params"] == {"lr": 1}
 
 
 def test_a_single_run_may_be_luck(five: Runs):

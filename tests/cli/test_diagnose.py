@@ -37,6 +37,9 @@ def test_a_short_run_that_diverged(runs: Runs):
     assert "not finite: loss is nan since step 7." in shown
     assert "  try: " in shown
     assert "not seen: " in shown
+    runs.call("run", "train.py", "--run-id", "b")
+    assert [one["run"] for one in json.loads(runs.call("diagnose", "a", "b", "--json").stdout)] == ["a", "b"]
+    assert "run b\n" in runs.call("diagnose", "a", "b").stdout
 
 
 def test_a_run_of_which_nothing_stands_out(runs: Runs):

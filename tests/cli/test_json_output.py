@@ -45,6 +45,20 @@ def test_a_line_a_run(two: Runs):
     assert two.call("list", "--jsonl", "--fields", "id").stdout == '{"id": "b"}\n{"id": "a"}\n'
 
 
+def test_a_long_list_says_how_to_get_a_short_one(two: Runs):
+    """On stderr, to a program that has not said which fields it wants; none is left out of what it gets."""
+    assert two.call("list", "--json").stderr == ""
+    two.script("print(json.dumps({'event': 'params', 'params': {'text': 'x' * 21_000}}))", "long.py")
+    assert two.call("run", "long.py").returncode == 0
+    done = two.call("list", "--json")
+    count = f"{len(done.stdout):,} characters"
+    assert (len(json.loads(done.stdout)), done.stderr) == (
+        3,
+        f"backprop: {count}; for fewer: --fields id,status,last_step,best\n",
+    )
+    assert two.call("list", "--fields", "id,params").stderr == ""
+
+
 def test_an_unknown_field_is_an_error(two: Runs):
     """It names the nearest one. But it never takes the place of what a run came to."""
     done = two.call("list", "--fields", "id,metrics.los.best")

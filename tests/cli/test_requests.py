@@ -61,12 +61,36 @@ def test_a_request_for_something_else_is_refused(runs: Runs):
     assert len(list(runs.home.glob("runs/*"))) == 1
 
 
+def test_varied_starts_that_are_repeated_return_the_same_runs(runs: Runs):
+    """In one group; with more values the new ones start, and what was started for others is refused as a whole."""
+    runs.script("print('trained')")
+    vary = ("run", "train.py", "--request-id", "rates", "--vary")
+    first = runs.call(*vary, "lr=1,2")
+    assert first.returncode == 0, first.stderr
+    ids = first.stdout.split()
+    second = runs.call(*vary, "lr=1,2")
+    assert (second.stdout, "2 of 2 runs were started" in second.stderr) == (first.stdout, True)
+    more = json.loads(runs.call(*vary, "lr=1,2,3", "--json").stdout)
+    assert [run["id"] for run in more[:2]] == ids
+    assert runs.call("wait", *(run["id"] for run in more)).returncode == 0
+    documents = [runs.document(run["id"]) for run in more]
+    assert [(run["params"]["lr"], run["request_id"], len(run["sessions"])) for run in documents] == [
+        (lr, "rates", 1) for lr in (1, 2, 3)
+    ]
+    assert len({run["group"] for run in documents}) == 1
+    for words in ((*vary, "lr=1,3,4,5"), ("run", "train.py", "--request-id", "rates")):
+        done = runs.call(*words)
+        assert (done.returncode, "choose another --request-id" in done.stderr) == (2, True), done
+    assert runs.call(*vary, "lr=1,2", "--dry-run").stdout.split() == ids
+    assert len(list(runs.home.glob("runs/*"))) == 3
+
+
 def test_an_id_for_several_runs_or_of_another_request_is_refused(runs: Runs):
-    """A request names one run."""
+    """An id names one run."""
     runs.script("print('trained')")
     assert runs.call("run", "train.py", "--run-id", "a").returncode == 0
     for words in (
-        ("run", "train.py", "--vary", "lr=1,2", "--request-id", "x"),
+        ("run", "train.py", "--vary", "lr=1,2", "--run-id", "x"),
         ("run", "train.py", "--run-id", "a", "--request-id", "x"),
         ("run", "train.py", "--request-id", ""),
         ("run", "train.py", "--sweep-trial", "a"),
@@ -92,6 +116,26 @@ def test_a_resume_that_is_repeated_starts_one_session(runs: Runs):
     assert runs.call("resume", "r", "-d", "--again", "--request-id", "more").returncode == 0
     assert runs.call("wait", "r").returncode == 0
     assert len(runs.document("r")["sessions"]) == 3
+
+
+def test_a_resume_for_something_else_is_refused(runs: Runs):
+    """By a request that has started a session with other arguments, or the run: no session that was not asked for."""
+    runs.script("print(sys.argv[1:])")
+    assert runs.call("run", "train.py", "--run-id", "r", "--request-id", "first").returncode == 0
+    resume = ("resume", "r", "--again", "--request-id")
+    assert runs.call(*resume, "go", "--", "--lr", "1").returncode == 0
+    for words in (
+        (*resume, "first"),
+        (*resume, "go"),
+        (*resume, "go", "--", "--lr", "2"),
+        (*resume, "go", "--only-once", "--", "--lr", "1"),
+        (*resume, "go", "--from-scratch", "--", "--lr", "1"),
+    ):
+        done = runs.call(*words)
+        assert (done.returncode, "choose another --request-id" in done.stderr) == (2, True), done
+    done = runs.call(*resume, "go", "-m", "9", "--", "--lr", "1")
+    assert (done.returncode, "nothing is started" in done.stderr) == (0, True)
+    assert len(runs.document("r")["sessions"]) == 2
 
 
 @pytest.mark.parametrize("more", [(), ("--dry-run",), ("-d",)])

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+import backprop
 from tests.cli.test_governor import Machine, trainer_pid
 from tests.conftest import HANG_S, Runs, wait_for
 
@@ -48,6 +49,9 @@ def test_a_run_shows_what_it_used(used: Runs):
     assert usage["mean"]["cpu"] <= usage["peak"]["cpu"]
     assert 0 < usage["measured_s"] <= document["elapsed_s"] + 1
     assert usage["energy_wh"] is None  # without a GPU
+    of_python = backprop.find_run("a", home=used.home).usage
+    assert of_python is not None
+    assert of_python._asdict() == usage
     assert list(document["metrics"]) == ["loss"]
     assert "used " in used.call("status", "a").stdout
     assert "RAM" in used.call("status", "a").stdout

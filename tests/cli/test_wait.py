@@ -254,6 +254,23 @@ def test_wait_for_any(runs: Runs):
     assert (ended(done)[0], done.returncode) == ([], 0)  # nothing is active any more
 
 
+def test_whoever_asks_again_and_again_hears_of_every_end(runs: Runs):
+    """Exactly once, however many runs end between two calls, and whatever the index has learnt meanwhile."""
+    runs.script("print('trained')")
+    told, cursor = ended(runs.call("wait", "--any", "--all", "--json"))
+    assert told == []
+    started = runs.start("run", "train.py", "-p", "9", "--vary", "seed=1,2,3,4,5,6,7,8,9", stdout=subprocess.PIPE)
+    is_over = False
+    while not is_over:
+        are_started = started.poll() is not None
+        done = runs.call("wait", "--any", "--all", "--since", cursor, "--timeout", "0.01", "--json")
+        ids, cursor = ended(done)
+        told += ids
+        is_over = are_started and done.returncode == 0 and not ids  # nothing is active any more
+    assert started.returncode == 0
+    assert sorted(told) == sorted(started.stdout.read().decode().split())
+
+
 def test_wait_for_any_of_those_that_have_ended(runs: Runs):
     """Without a cursor, they are told at once; a run that is resumed and ends again is told again."""
     let_go(runs)

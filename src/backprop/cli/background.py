@@ -102,7 +102,8 @@ def _start(owned: "OwnedRun", request: "Request", signals: Signals, later: "Sequ
     elif not is_begun:
         raise BackpropError(answer.text or f"the supervisor died; see {owned.rundir.path}")
     else:
-        say(f"{answer.text} · follow with: backprop logs {owned.spec.id} -f")
+        follow = "" if later else f" · follow with: backprop logs {owned.spec.id} -f"  # of many, one says how
+        say(f"{answer.text}{follow}")
     if answer.is_unwanted:
         return ExitCode.INTERRUPTED
     return ExitCode.OK if is_begun else ExitCode.REFUSED

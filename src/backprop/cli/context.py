@@ -31,6 +31,7 @@ _FORMAT = "backprop.json"  # in the meta data of click's context
 _NAMES_SHOWN = 12
 _GOALS_SHOWN = 3
 _NAME_WIDTH = 40
+_LONG_CHARS = 20_000  # of JSON: ten runs
 _FAILURE_BYTES = 65_536  # of stderr, at its end, in which a traceback is looked for
 
 
@@ -265,10 +266,11 @@ def check_text(text: str, what: str) -> None:
         raise UsageError(f"{what} is not valid UTF-8 and cannot be recorded: {text!r}") from error
 
 
-def print_json(document: object, *, short: Sequence[str] = (), has_result: bool = False) -> None:
+def print_json(document: object, *, short: Sequence[str] = (), advised: str = "", has_result: bool = False) -> None:
     """What --json, --jsonl and --fields ask for; indented in a terminal, else a line for each document.
 
-    short: the fields to print where none are asked for. has_result: the command's exit code tells something, and a
+    short: the fields to print where none are asked for. advised: the --fields to advise a program to ask for, where it
+    gets all of them, and that is long. has_result: the command's exit code tells something, and a
     misspelt field must not take its place. Raises UsageError for one.
     """
     from backprop.views.documents.run_json import encode
@@ -279,13 +281,16 @@ def print_json(document: object, *, short: Sequence[str] = (), has_result: bool 
     if fields := wanted.fields or short:
         documents = _selected(documents, fields, has_result=has_result)
     if wanted.is_lines:
-        _print_encoded("".join(f"{encode(one, 0)}\n" for one in documents))
+        text = "".join(f"{encode(one, 0)}\n" for one in documents)
     elif sys.stdout.isatty():
-        _print_encoded(encode(documents if isinstance(document, list) else documents[0]) + "\n")
+        text = encode(documents if isinstance(document, list) else documents[0]) + "\n"
     elif isinstance(document, list):
-        _print_encoded("[" + ",".join(f"\n{encode(one, 0)}" for one in documents) + "\n]\n" if documents else "[]\n")
+        text = "[" + ",".join(f"\n{encode(one, 0)}" for one in documents) + "\n]\n" if documents else "[]\n"
     else:
-        _print_encoded(encode(documents[0], 0) + "\n")
+        text = encode(documents[0], 0) + "\n"
+    _print_encoded(text)
+    if advised and not fields and len(text) > _LONG_CHARS and not sys.stdout.isatty():
+        say(f"{len(text):,} characters; for fewer: --fields {advised}")
 
 
 def _selected(documents: list[Any], fields: Sequence[str], *, has_result: bool) -> list[Any]:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 from backprop.cli.context import is_valid, print_json, say
-from backprop.records import Gpu, RunSpec, Session, Status, in_minutes
+from backprop.records import Gpu, RunSpec, RunView, Session, Status, in_minutes
 from backprop.text import printable
 from backprop.views.terminal import formatting
 
@@ -99,10 +99,10 @@ def print_document(owned: "OwnedRun") -> None:
     print_json(document, has_result=True)
 
 
-def print_documents(runs: "Sequence[OwnedRun]", *, is_full: bool) -> None:
+def print_documents(views: Sequence[RunView], *, is_full: bool) -> None:
     """The same for several runs, in an array. is_full: with all fields."""
     from backprop.views.documents import run_json
 
     now = datetime.now(timezone.utc)
-    documents = [run_json.run_document(owned.recorder.newest_view(), now, is_valid) for owned in runs]
+    documents = [run_json.run_document(view, now, is_valid) for view in views]
     print_json(documents, short=() if is_full else run_json.SHORT, has_result=True)

@@ -20,24 +20,30 @@ if TYPE_CHECKING:
     from backprop.lifecycle.owned_run import OwnedRun, Request
 
 
-def end_if_repeated(
-    home: Home, run_id: str, request_id: str | None, command: Command, *, detach: bool, as_json: bool
-) -> None:
-    """Exit where an earlier command made the run by the same request. Raises UsageError if that was for another one."""
+def is_repeated(home: Home, run_id: str, request_id: str | None, script: str | None, argv: Sequence[str]) -> bool:
+    """Whether an earlier command made the run by the same request. Raises UsageError if that was for another one."""
     if request_id is None:
-        return
+        return False
     try:
         spec = home.rundir(run_id).read_spec()
     except (FileNotFoundError, UnreadableError):  # then it did not
-        return
+        return False
     if spec.request_id != request_id:
-        return
-    if _asked(spec.script, spec.command) != _asked(command.script, command.argv):
+        return False
+    if _asked(spec.script, spec.command) != _asked(script, argv):
         raise UsageError(
             f"request {request_id!r} has started run {run_id}, of another script or with other arguments; "
             "choose another --request-id."
         )
-    repeated(home, run_id, request_id, detach=detach, as_json=as_json)
+    return True
+
+
+def end_if_repeated(
+    home: Home, run_id: str, request_id: str | None, command: Command, *, detach: bool, as_json: bool
+) -> None:
+    """Exit where an earlier command made the run by the same request. Raises as `is_repeated`."""
+    if request_id is not None and is_repeated(home, run_id, request_id, command.script, command.argv):
+        repeated(home, run_id, request_id, detach=detach, as_json=as_json)
 
 
 def _asked(script: str | None, argv: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:
@@ -93,23 +99,35 @@ def train(
     raise click.exceptions.Exit(result.exit_code)
 
 
-def train_many(runs: "Sequence[OwnedRun]", request: "Request", *, as_json: bool, is_full: bool) -> NoReturn:
+def train_many(
+    home: Home, run_ids: Sequence[str], new: "Sequence[OwnedRun]", request: "Request", *, as_json: bool, is_full: bool
+) -> NoReturn:
     """Start runs that ask for the same in the background, print their ids, and exit with the worst of their codes.
 
-    is_full: with as_json, print their whole documents.
+    new: those of `run_ids` that no earlier command has made by the same request. is_full: with as_json, print their
+    whole documents.
     """
-    if runs[0].spec.slurm is not None:
+    earlier = set(run_ids) - {owned.spec.id for owned in new}
+    if earlier:
+        say(f"{len(earlier)} of {len(run_ids)} runs were started by request {request.request_id!r} before.")
+    if not new:
+        code = int(ExitCode.OK)
+    elif new[0].spec.slurm is not None:
         from backprop.cli.slurm import submit
 
-        code = submit.train_many(runs, request)
+        code = submit.train_many(new, request)
     else:
         from backprop.cli import background
 
-        code = background.train_many(runs, request)
+        code = background.train_many(new, request)
     if as_json:
-        print_documents(runs, is_full=is_full)
+        views = {owned.spec.id: owned.recorder.newest_view() for owned in new}
+        if earlier:
+            with open_caught_up(home) as index:
+                views |= {run_id: catalog.get_run(home, index, run_id, say) for run_id in earlier}
+        print_documents([views[run_id] for run_id in run_ids], is_full=is_full)
     else:
-        print("\n".join(owned.spec.id for owned in runs))
-    for owned in runs:
+        print("\n".join(run_ids))
+    for owned in new:
         owned.recorder.close()
     raise click.exceptions.Exit(code)

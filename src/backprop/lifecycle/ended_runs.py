@@ -50,8 +50,14 @@ def take(ends: Sequence[tuple[int, str]], after: int, standing: Callable[[str], 
     return EndedRuns(ids, after, [])
 
 
-def since(home: Home, index: Index, after: int, chosen: Mapping[str, RunView], say: Callable[[str], None]) -> EndedRuns:
-    """The chosen runs that have ended since that number."""
+def since(
+    home: Home, index: Index, after: int, choose: Callable[[], Mapping[str, RunView]], say: Callable[[str], None]
+) -> tuple[EndedRuns, Mapping[str, RunView]]:
+    """The chosen runs that have ended since that number; and all chosen ones."""
+    # the ends before the runs: by runs that were read earlier, one that has ended in between would still be active, and
+    # its end be passed over
+    ends = index.ends_after(after)
+    chosen = choose()
 
     def standing(run_id: str) -> EndStatus:
         view = chosen.get(run_id)
@@ -62,7 +68,9 @@ def since(home: Home, index: Index, after: int, chosen: Mapping[str, RunView], s
         is_held = indexing.refresh(home, index, home.rundir(run_id), say)
         return EndStatus.UNDECIDED if is_held else EndStatus.ENDED
 
-    return take(index.ends_after(after), after, standing)
+    found = take(ends, after, standing)
+    newer = index.ends_after(ends[-1][0] if ends else after)
+    return found._replace(undecided=[*found.undecided, *(run_id for _, run_id in newer)]), chosen
 
 
 def cursor(index: Index, number: int) -> str:

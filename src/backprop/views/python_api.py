@@ -59,6 +59,16 @@ class Checkpoint(NamedTuple):
     is_emergency: bool  # saved by Backprop when the script did not answer a stop
 
 
+class Usage(NamedTuple):
+    """What a run used of the machine: RAM and VRAM in bytes, disk in bytes per second. What is not known is missing."""
+
+    measured_s: float  # seconds of training that were measured
+    energy_wh: float | None  # of its GPUs; None where they do not say
+    peak: Mapping[str, float]
+    mean: Mapping[str, float]
+    last: Mapping[str, float]  # by the names of the curves: sys/cpu
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Run:
     """One run as of when it was read. Points are read on demand, and are as of then."""
@@ -76,6 +86,7 @@ class Run:
     last: Mapping[str, float]  # metric -> its newest value
     best: Mapping[str, float]  # metric -> its best value, where it is known which values are better
     checkpoints: tuple[Checkpoint, ...]  # oldest first
+    usage: Usage | None  # None where nothing was measured
     run_dir: Path
     group: str | None
     tags: tuple[str, ...]
@@ -177,7 +188,7 @@ def _home(path: str | os.PathLike[str] | None) -> Home:
 
 
 def _run(view: RunView, home: Home) -> Run:
-    spec = view.run.spec
+    spec, used = view.run.spec, view.usage
     best = {name: metric_names.best(view, name) for name in view.summaries}
     return Run(
         id=spec.id,
@@ -203,6 +214,7 @@ def _run(view: RunView, home: Home) -> Run:
             )
             for checkpoint in view.checkpoints
         ),
+        usage=None if used is None else Usage(used.measured_s, used.energy_wh, used.peak, used.mean, used.last),
         run_dir=Path(view.run_dir),
         group=view.annotations.group,
         tags=view.annotations.tags,

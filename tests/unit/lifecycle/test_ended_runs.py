@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backprop.errors import UsageError
-from backprop.lifecycle.ended_runs import EndStatus, cursor, number_of, take
-from backprop.records import Run, Status
+from backprop.lifecycle.ended_runs import EndStatus, cursor, number_of, since, take
+from backprop.records import Run, RunView, Status
+from backprop.store.home import Home
 from backprop.store.index import Index
 from tests.conftest import scaled
 from tests.records import AT, SPEC, session_record
@@ -149,3 +150,21 @@ def test_a_cursor_of_another_index_is_refused(index: Index, tmp_path: Path):
             number_of(index, word)
     other.close()
     assert number_of(index, cursor(index, 0)) == 0
+
+
+def test_a_run_that_ends_while_it_is_looked_at_is_told_by_the_next_call(tmp_path: Path, index: Index):
+    """Its end is newer than what was read of it: it is not passed over, nor taken for one that nothing is to come of."""
+    home, model = Home.at(tmp_path / "home"), Model(index)
+    model.begin("a")
+    model.put("a")
+
+    def choose() -> dict[str, RunView]:
+        views = {"a": view} if (view := index.get("a")) is not None else {}
+        model.end("a")
+        model.put("a")
+        return views
+
+    found, chosen = since(home, index, 0, choose, print)
+    assert (found.ids, found.number, found.undecided, list(chosen)) == ([], 0, ["a"], ["a"])
+    found, _ = since(home, index, found.number, choose, print)
+    assert (found.ids, found.undecided) == (["a"], [])

@@ -10,7 +10,7 @@ from backprop.views.documents import fields
 RUN: dict[str, Any] = {
     "id": "a",
     "reason": None,
-    "metrics": {"loss": 0.5, "val.acc": 0.8, "val": 1.0},
+    "metrics": {"loss": 0.5, "val.acc": 0.8, "val": 1.0, "top,k": 0.7, "a.best": 0.3, "a..b": 0.2},
     "best": {"val.acc": {"value": 0.9, "step": 7, "goal": "max"}},
     "sessions": [{"number": 1, "status": "failed"}, {"number": 2, "status": "completed"}],
     "checkpoints": [],
@@ -29,6 +29,9 @@ RUN: dict[str, Any] = {
         ("metrics.val.acc.best", 0.9),
         ("metrics.val.acc.best_step", 7),
         ("metrics.val.acc.last", 0.8),
+        ("metrics.top,k", 0.7),
+        ("metrics.a.best", 0.3),
+        ("metrics.a..b", 0.2),
         ("sessions.status", ["failed", "completed"]),
         ("sessions.-1.status", "completed"),
         ("sessions.0.number", 1),
@@ -78,8 +81,9 @@ def test_a_field_that_only_some_have_is_null_elsewhere():
 
 
 def test_names_with_commas_between():
-    """Each once; nothing between two commas is a mistake."""
+    """Each once, in quotes where a name has a comma; nothing between two commas is a mistake."""
     assert fields.parsed("id, status,id") == ("id", "status")
-    for text in ("", "id,", ",id"):
+    assert fields.parsed('id, "metrics.loss,val",a"b') == ("id", "metrics.loss,val", 'a"b')
+    for text in ("", "id,", ",id", 'id,"a', '"a"b', "a\nb"):
         with pytest.raises(UsageError, match="--fields"):
             fields.parsed(text)

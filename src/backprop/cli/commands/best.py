@@ -56,16 +56,15 @@ def best(*, metric: str | None, conditions: tuple[str, ...], limit: int, goals: 
     goal = known_goal(name, views)
     ranked = replicates.by_mean(replicates.sets(views), name, goal)
     shown = ranked[: limit or None]
+    from backprop.views.terminal.replicates_table import differing, ranking_table
+
+    names = differing([one[0] for one, _ in ranked])  # of the first alone, none would differ
     if as_json:
         from backprop.views.documents.replicates_json import set_document
-        from backprop.views.terminal.replicates_table import differing
 
-        names = differing([one[0] for one, _ in shown])
         print_json([set_document(one, over, name, goal, names) for one, over in shown])
     elif shown:
-        from backprop.views.terminal.replicates_table import ranking_table
-
-        print(ranking_table(shown), end="")
+        print(ranking_table(shown, names), end="")
     if not shown:
         say("none of these runs has a value of this metric.")
     elif shown[0][1].runs == 1:

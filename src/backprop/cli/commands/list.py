@@ -111,7 +111,8 @@ def list_runs(
         if as_json:
             from backprop.views.documents import run_json
 
-            print_json([run_json.run_document(view, now, is_valid) for view in views])
+            documents = [run_json.run_document(view, now, is_valid) for view in views]
+            print_json(documents, advised="id,status,last_step,best")
         elif views:
             from backprop.views.terminal import runs_table
 

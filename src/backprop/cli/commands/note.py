@@ -1,26 +1,39 @@
-"""`backprop note`: write down what a run showed, and what was decided on it."""
+"""`backprop note`: write down what runs showed, and what was decided on them."""
 
 import click
 
 from backprop.cli import completion
 from backprop.cli.annotating import annotate_each
-from backprop.cli.context import find_run, open_caught_up
+from backprop.cli.context import open_caught_up
+from backprop.cli.several import EVERY, Choice, several_runs
 from backprop.errors import UsageError
 from backprop.records import Annotations, Decision
 from backprop.store.home import Home
+from backprop.store.rundir import LAST, RUN_ID
 
 
-@click.command()
-@click.argument("run", shell_complete=completion.runs)
+class _NoteCommand(click.Command):
+    """A single word is the RUN; to click, it would be the TEXT, which comes last."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        rest = super().parse_args(ctx, args)
+        given = ctx.params
+        if not (given["runs"] or given["filters"] or given["is_all"] or given["text"] is None):
+            given["runs"], given["text"] = (given["text"],), None
+        return rest
+
+
+@click.command(cls=_NoteCommand)
+@several_runs("All runs.", of_all=EVERY, asks=True)
 @click.argument("text", required=False)
 @click.option(
     "--decide",
     metavar="DECISION",
     shell_complete=completion.choices(*(decision.value for decision in Decision)),
-    help="Record what was decided on the run: keep, discard or crash.",
+    help="Record what was decided on the runs: keep, discard or crash.",
 )
-def note(*, run: str, text: str | None, decide: str | None) -> None:
-    """Add a note to a run, and record what was decided on it."""
+def note(*, choice: Choice, text: str | None, decide: str | None) -> None:
+    """Add a note to runs, and record what was decided on them."""
     from backprop.lifecycle import annotating
     from backprop.store.annotations import Kind
 
@@ -29,9 +42,18 @@ def note(*, run: str, text: str | None, decide: str | None) -> None:
     given = ((Kind.DECISION, decide), (Kind.NOTE, text))
     new = annotating.make((kind, value) for kind, value in given if value is not None)
     home = Home.from_environment()
+    if text is not None and decide is not None and choice.is_by_name and _is_run(home, text):
+        raise UsageError(
+            f"{text!r} is a run, and the last word is the note. Add a note after it, or select the runs with --filter."
+        )
     with open_caught_up(home) as index:
-        view = find_run(home, index, run)
-    annotate_each(home, [view], new, lambda annotations: _outcome(annotations, has_note=text is not None))
+        views = choice.find(home, index)
+    choice.confirm(views, "Annotate")
+    annotate_each(home, views, new, lambda annotations: _outcome(annotations, has_note=text is not None))
+
+
+def _is_run(home: Home, text: str) -> bool:
+    return text == LAST or (RUN_ID.fullmatch(text) is not None and home.rundir(text).path.exists())
 
 
 def _outcome(annotations: Annotations, *, has_note: bool) -> str:

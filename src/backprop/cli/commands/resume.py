@@ -34,7 +34,7 @@ from backprop.records import Limits, Record, Run, RunSpec, RunView, SlurmRequest
 from backprop.store.code import snapshot
 from backprop.store.home import Home
 from backprop.store.journal import file as journals
-from backprop.store.journal.entries import Submitted
+from backprop.store.journal.entries import SessionRequested, Submitted
 from backprop.store.journal.fold import FoldedRun, RunReader
 from backprop.store.rundir import LAST, RunDir
 from backprop.supervisor import command as commands
@@ -144,6 +144,14 @@ class _ResumeRequest(Record, frozen=True):
     is_one_of_many: bool = False
 
     @property
+    def sha256(self) -> str:
+        """Of what is to be trained. Settings may differ when a request is repeated, as in `run`."""
+        import hashlib
+
+        words = [self.arguments, self.is_only_once, self.script, self.cwd, self.forced, self.is_from_scratch]
+        return hashlib.sha256(msgspec.json.encode(words)).hexdigest()
+
+    @property
     def has_options(self) -> bool:
         """Whether it asks for more than that a run continue; --detach is what happens then anyway."""
         return bool(
@@ -208,6 +216,9 @@ def _resume(asked: _ResumeRequest, view: RunView) -> None:
                 journal.close()
                 raise NoCheckpointError(_nothing_to_continue_from(spec.id))
             request = msgspec.structs.replace(request, checkpoint=None if chosen is None else chosen.path)
+    if asked.request_id is not None:
+        now = datetime.now(timezone.utc)
+        journal.append(SessionRequested(at=now, request_id=asked.request_id, sha256=asked.sha256))
     owned.recorder.give_back()
     start.train(
         owned,
@@ -242,10 +253,23 @@ def _next_session(asked: _ResumeRequest, run: Run) -> "tuple[RunSpec, Request]":
 
 
 def _end_if_repeated(asked: _ResumeRequest, run: Run) -> None:
-    """Exit where the session that is asked for was started, or queued, by an earlier command with the same request."""
-    if asked.request_id is not None and run.has_session_for(asked.request_id):
-        detach = asked.checked.config.detach
-        start.repeated(asked.home, run.spec.id, asked.request_id, detach=detach, as_json=asked.as_json)
+    """Exit where the session that is asked for was started, or queued, by an earlier command with the same request.
+
+    Raises UsageError if that asked for something else.
+    """
+    request_id, run_id = asked.request_id, run.spec.id
+    if request_id is None or not run.has_session_for(request_id):
+        return
+    entries, _ = journals.read(asked.home.rundir(run_id).journal_path)
+    before = [one.sha256 for one in entries if isinstance(one, SessionRequested) and one.request_id == request_id]
+    # an older version has written none
+    is_other = before[-1] != asked.sha256 if before else run.spec.request_id == request_id
+    if is_other:
+        raise UsageError(
+            f"request {request_id!r} has started a session of run {run_id} by another command or with other arguments; "
+            "choose another --request-id."
+        )
+    start.repeated(asked.home, run_id, request_id, detach=asked.checked.config.detach, as_json=asked.as_json)
 
 
 def _nothing_to_continue_from(run_id: str) -> str:

@@ -5,8 +5,7 @@ import os
 import stat
 import termios
 from array import array
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,10 +122,10 @@ def run(
     check_for_engine(flags, is_for_slurm=settings.slurm is not None)
     stdin = _stdin(stdin, is_here=settings.slurm is None, is_detached=bool(settings.detach or vary))
     command = _command(script, arguments, settings.python)
-    _check_id(run_id, request_id, is_of_many=bool(vary))
+    _check_id(run_id, is_of_many=bool(vary))
     if request_id is not None:
         run_id = run_id or derived_run_id(request_id)  # two commands with one request cannot both make it
-    if run_id is not None and home.rundir(run_id).path.exists():
+    if run_id is not None and not vary and home.rundir(run_id).path.exists():
         start.end_if_repeated(home, run_id, request_id, command, detach=settings.detach, as_json=as_json)
         raise UsageError(f"run {run_id!r} already exists; choose another --run-id.")
     checkpoint = None if resume_from is None else forced_checkpoint(resume_from)
@@ -145,17 +144,20 @@ def run(
     if vary and group is None:
         group = settings.name or f"{Path(command.script or command.argv[0]).stem}-{spec.id}"
     annotations = _annotations(home, group, tags, note, parent)
-    specs = _varied_specs(home, spec, vary) if vary else [spec]
-    if dry_run:
-        print_plan(home, specs, request, as_json=as_json)
+    specs = _varied(home, spec, vary) if vary else [spec]
+    missing = [one for one in specs if not start.is_repeated(home, one.id, request_id, one.script, one.command)]
+    missing = [_in_array(one, missing) for one in missing]
+    if dry_run and missing:
+        print_plan(home, missing, request, as_json=as_json)
         return
-    _say_if_same(home, specs, code, checkpoint)
+    _say_if_same(home, missing, code, checkpoint)
+    made = [_make_once(home, one, code.patch, settings, annotations) for one in missing]
+    new = [owned for owned in made if owned is not None]
     if vary:
-        runs = [_make(home, one, code.patch, settings, annotations) for one in specs]
-        start.train_many(runs, request, as_json=as_json, is_full=is_full)
-    with _ending_if_repeated(home, spec, command, detach=settings.detach, as_json=as_json):
-        owned = _make(home, spec, code.patch, settings, annotations)
-    start.train(owned, request, detach=settings.detach, as_json=as_json)
+        start.train_many(home, [one.id for one in specs], new, request, as_json=as_json, is_full=is_full)
+    if not new:
+        start.repeated(home, spec.id, str(request_id), detach=settings.detach, as_json=as_json)
+    start.train(new[0], request, detach=settings.detach, as_json=as_json)
 
 
 def _command(script: str | None, arguments: Sequence[str], python: str | None) -> commands.Command:
@@ -257,15 +259,15 @@ def _annotations(
     return annotating.make((kind, value) for kind, value in given if value is not None)
 
 
-@contextmanager
-def _ending_if_repeated(
-    home: Home, spec: RunSpec, command: commands.Command, *, detach: bool, as_json: bool
-) -> Iterator[None]:
-    """Exit where making the run fails because another command, with the same request, was faster."""
+def _make_once(
+    home: Home, spec: RunSpec, patch: bytes | None, settings: config.Config, annotations: "Sequence[Annotation]"
+) -> "OwnedRun | None":
+    """The new run; None where another command, with the same request, was faster."""
     try:
-        yield
+        return _make(home, spec, patch, settings, annotations)
     except UsageError:
-        start.end_if_repeated(home, spec.id, spec.request_id, command, detach=detach, as_json=as_json)
+        if start.is_repeated(home, spec.id, spec.request_id, spec.script, spec.command):
+            return None
         raise
 
 
@@ -280,14 +282,12 @@ def _make(
     return owned_run.own(home, rundir, spec, journal, say, is_new=True)
 
 
-def _check_id(run_id: str | None, request_id: str | None, *, is_of_many: bool) -> None:
+def _check_id(run_id: str | None, *, is_of_many: bool) -> None:
     """Raise UsageError for an id that cannot be used, or names one of several runs."""
     if run_id is not None:
         check_run_id(run_id)
     if is_of_many and run_id is not None:
         raise UsageError("--run-id and --vary are mutually exclusive: each run gets its own id.")
-    if is_of_many and request_id is not None:
-        raise UsageError("--request-id and --vary are mutually exclusive: it names one run.")
 
 
 def _sweep_trial(word: str | None) -> SweepTrial | None:
@@ -300,27 +300,38 @@ def _sweep_trial(word: str | None) -> SweepTrial | None:
     return SweepTrial(id=sweep_id, trial=int(number))
 
 
-def _varied_specs(home: Home, spec: RunSpec, vary: Sequence[str]) -> list[RunSpec]:
-    """The same run with each combination of values, under ids and names of their own; on Slurm as one array.
+def _varied(home: Home, spec: RunSpec, options: Sequence[str]) -> list[RunSpec]:
+    """The same run for each combination of --vary, under ids and names of their own. Raises UsageError.
 
-    vary: NAME=V1,V2, as given. Raises UsageError.
+    By one request they have the same ids whenever it is repeated.
     """
-    specs = []
-    for number, words in enumerate(commands.variations(vary), start=1):
-        command = (*spec.command, *words)
-        varied = msgspec.structs.replace(
-            spec,
-            id=_free_id(home),
-            created_at=spec.created_at + timedelta(microseconds=number),  # so that they have an order
-            name=None if spec.name is None else f"{spec.name}-{number}",
-            command=command,
-            params=params_in(commands.script_arguments(command)),
-        )
-        specs.append(varied)
-    if spec.slurm is None or len(specs) == 1:
-        return specs
-    task = msgspec.structs.replace(spec.slurm, array=specs[0].id)
-    return [msgspec.structs.replace(one, slurm=task) for one in specs]
+    return [_variation(home, spec, number, words) for number, words in enumerate(commands.variations(options), start=1)]
+
+
+def _variation(home: Home, spec: RunSpec, number: int, words: Sequence[str]) -> RunSpec:
+    """The same run with these arguments as well."""
+    command = (*spec.command, *words)
+    if number == 1:
+        run_id = spec.id
+    elif spec.request_id is None:
+        run_id = _free_id(home)
+    else:
+        run_id = derived_run_id(f"{spec.request_id}\0{number}")
+    return msgspec.structs.replace(
+        spec,
+        id=run_id,
+        created_at=spec.created_at + timedelta(microseconds=number),  # so that they have an order
+        name=None if spec.name is None else f"{spec.name}-{number}",
+        command=command,
+        params=params_in(commands.script_arguments(command)),
+    )
+
+
+def _in_array(spec: RunSpec, together: Sequence[RunSpec]) -> RunSpec:
+    """The run as one task of a Slurm array."""
+    if spec.slurm is None or len(together) == 1:
+        return spec
+    return msgspec.structs.replace(spec, slurm=msgspec.structs.replace(spec.slurm, array=together[0].id))
 
 
 def _free_id(home: Home) -> str:

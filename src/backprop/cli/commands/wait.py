@@ -242,17 +242,20 @@ class _AnyWatch:
         from backprop.lifecycle import ended_runs
 
         with open_caught_up(self._home) as index:
-            if self._ids is None:
-                views = self._choice.find(self._home, index)
-                self._ids = frozenset(view.run.spec.id for view in views) if self._since is None else None
-            else:
-                views = [view for run_id in sorted(self._ids) if (view := index.get(run_id)) is not None]
-            chosen = {view.run.spec.id: view for view in views}
             after = 0 if self._since is None else ended_runs.number_of(index, self._since)
-            found = ended_runs.since(self._home, index, after, chosen, say)
+            found, chosen = ended_runs.since(self._home, index, after, lambda: self._chosen(index), say)
             ended = _Ended([chosen[run_id] for run_id in found.ids], ended_runs.cursor(index, found.number))
+        views = chosen.values()
         active = [view for view in views if not view.run.status.is_final or view.run.spec.id in found.undecided]
         return ended, active
+
+    def _chosen(self, index: Index) -> dict[str, RunView]:
+        if self._ids is None:
+            views = self._choice.find(self._home, index)
+            self._ids = frozenset(view.run.spec.id for view in views) if self._since is None else None
+        else:
+            views = [view for run_id in sorted(self._ids) if (view := index.get(run_id)) is not None]
+        return {view.run.spec.id: view for view in views}
 
 
 def _print_ended(ended: _Ended, *, as_json: bool, is_full: bool) -> None:

@@ -123,8 +123,9 @@ def _described(name: str, tool: type[Tool]) -> types.Tool:
         input_schema=_schema(tool),
         annotations=types.ToolAnnotations(
             read_only_hint=tool.hints.is_read_only,
-            destructive_hint=tool.hints.is_destructive,
-            idempotent_hint=tool.hints.is_idempotent,
+            # of a tool that only reads, the protocol does not ask for these
+            destructive_hint=None if tool.hints.is_read_only else tool.hints.is_destructive,
+            idempotent_hint=None if tool.hints.is_read_only else tool.hints.is_idempotent,
             open_world_hint=False,
         ),
     )
@@ -136,7 +137,8 @@ def _schema(tool: type[Tool]) -> dict[str, Any]:
     found = schemas[tool.__name__]
     hidden = () if tool.hints.is_read_only else Tool.__struct_fields__  # answers of others are short
     properties = {name: _short(schema) for name, schema in found["properties"].items() if name not in hidden}
-    return {"type": "object", "properties": properties, "required": found["required"]}
+    required = {"required": found["required"]} if found["required"] else {}
+    return {"type": "object", "properties": properties, **required}
 
 
 def _short(schema: dict[str, Any]) -> dict[str, Any]:
@@ -146,7 +148,7 @@ def _short(schema: dict[str, Any]) -> dict[str, Any]:
     if "items" in merged:
         merged["items"] = _short(merged["items"])
     lengths = {"minLength", "maxLength", "minItems", "maxItems"}
-    return {key: value for key, value in merged.items() if key not in lengths and value not in (None, [])}
+    return {key: value for key, value in merged.items() if key not in lengths and value not in (None, [], ())}
 
 
 async def _called(policy: Policy, name: str, arguments: Mapping[str, Any]) -> types.CallToolResult:

@@ -32,6 +32,7 @@ RequestId = Annotated[
 ]
 Arguments = Annotated[tuple[str, ...], Meta(max_length=_MAX_WORDS, description="the script's own arguments")]
 Cwd = Annotated[Text, Meta(description="working directory, below a root of the server")]
+Goal = Annotated[Text, Meta(description="max:METRIC or min:METRIC, where its name does not tell")]
 Metrics = Annotated[tuple[Text, ...], Meta(max_length=_MAX_WORDS, description="default: the loss and its twin")]
 
 
@@ -94,17 +95,30 @@ class Overview(Tool, frozen=True, kw_only=True):
 
 
 class Runs(Tool, frozen=True, kw_only=True):
-    """Runs, newest first, one line each; or their groups."""
+    """Runs, newest first, one line each; or their groups; or what was tried, the best first, over its seeds."""
 
     filter: Annotated[Text, Meta(description="such as: group=lr status=completed lr>1e-4 age<1d")] | None = None
     sort: Annotated[Text, Meta(description="created, a metric (best first) or a parameter")] | None = None
     limit: Annotated[int, Meta(ge=1, le=1000)] = 20
     groups: Annotated[bool, Meta(description="one line for each group")] = False
+    best: Annotated[Text, Meta(description="a metric: its mean ± sd over runs that differ in their seed")] | None = None
+    goal: Goal | None = None
     fields: Fields | None = None
 
+    def __post_init__(self) -> None:
+        if self.best is not None and (self.groups or self.sort is not None):
+            raise ValueError("`best` has an order and lines of its own: leave out `sort` and `groups`")
+
     def words(self) -> list[str]:
-        options = [*_option("--filter", self.filter), *_option("--sort", self.sort), *_option("--limit", self.limit)]
-        return ["list", *options, *_flag("--groups", self.groups), *_option("--fields", self.fields)]
+        options = [
+            *_option("--filter", self.filter),
+            *_option("--limit", self.limit),
+            *_option("--goal", self.goal),
+            *_option("--fields", self.fields),
+        ]
+        if self.best is not None:
+            return ["best", *options, "--", self.best]
+        return ["list", *options, *_option("--sort", self.sort), *_flag("--groups", self.groups)]
 
 
 class Run(Tool, frozen=True, kw_only=True):
@@ -200,7 +214,7 @@ class Verdict(Tool, frozen=True, kw_only=True):
     baseline: Annotated[Text, Meta(description="a run, a group, or a filter: group=lr lr=0.1")]
     candidates: Annotated[tuple[Text, ...], Meta(min_length=1, max_length=_MAX_WORDS, description="as baseline")]
     metric: Annotated[Text, Meta(description="default: that of the goal, or the loss")] | None = None
-    goal: Annotated[Text, Meta(description="max:METRIC or min:METRIC, where its name does not tell")] | None = None
+    goal: Goal | None = None
     at: Literal["step", "gpu-seconds", "end", "best"] = "step"
     margin: Annotated[Text, Meta(description="what does not matter: a number or a percentage")] | None = None
 
@@ -259,6 +273,9 @@ class Preview(Tool, frozen=True, kw_only=True):
     script: Annotated[Text, Meta(description="a Python script, relative to cwd; or give `command`")] | None = None
     command: Annotated[tuple[str, ...], Meta(max_length=_MAX_WORDS, description="a whole command")] = ()
     args: Arguments = ()
+    vary: Annotated[
+        tuple[Text, ...], Meta(max_length=100, description="a run for each value, or each combination: lr=0.1,0.01")
+    ] = ()
     cwd: Cwd = "."
     minutes: Annotated[Minutes, Meta(description="timebox; default: 10")] | None = None
     sessions: Annotated[int, Meta(ge=1, le=10_000, description="so many timeboxes")] | None = None
@@ -281,13 +298,14 @@ class Preview(Tool, frozen=True, kw_only=True):
             *_option("--group", self.group),
             *_option("--note", self.note),
             *_option("--parent", self.parent),
+            *_repeated("--vary", self.vary),
         ]
         script = [] if self.script is None else [_below(self.cwd, self.script)]
         return [*options, *script, "--", *self.command, *self.args]
 
 
 class Start(Preview, frozen=True, kw_only=True):
-    """Start a run in the background, or queue it; answers with its id."""
+    """Start a run in the background, or queue it; answers with its id. With `vary` runs, an id each."""
 
     hints: ClassVar[Hints] = Hints(is_idempotent=True)
     answers: ClassVar[frozenset[int] | None] = frozenset({ExitCode.OK})
@@ -353,6 +371,21 @@ class SweepResume(OnSweep, frozen=True, kw_only=True):
 
     def words(self) -> list[str]:
         return ["sweep", "resume", "--detach", "--", self.name]
+
+
+class SweepAdd(OnSweep, frozen=True, kw_only=True):
+    """Let a sweep try these parameters next."""
+
+    hints: ClassVar[Hints] = Hints()
+
+    values: Annotated[
+        tuple[Text, ...],
+        Meta(min_length=1, max_length=_MAX_WORDS, description="one for each parameter that is searched: lr=0.03"),
+    ]
+    note: Annotated[Text, Meta(description="why")] | None = None
+
+    def words(self) -> list[str]:
+        return ["sweep", "add", *_option("--note", self.note), "--", self.name, *self.values]
 
 
 class OnRun(Tool, frozen=True, kw_only=True):
@@ -428,4 +461,5 @@ TOOLS: dict[str, type[Tool]] = {
     "sweep_start": SweepStart,
     "sweep_stop": SweepStop,
     "sweep_resume": SweepResume,
+    "sweep_add": SweepAdd,
 }

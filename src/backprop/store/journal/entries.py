@@ -164,6 +164,13 @@ class ResumeRequested(_Entry, frozen=True, tag="go_on_asked"):
     detail: str
 
 
+class SessionRequested(_Entry, frozen=True, tag="session_asked"):
+    """A resume was requested under an id. Written before its session can begin."""
+
+    request_id: str
+    sha256: str  # of what it asks for: the id is refused for anything else
+
+
 class MoveRequested(_Entry, frozen=True, tag="move_asked"):
     """A user requested another place in the queue for the session, which waits there."""
 
@@ -275,6 +282,7 @@ Entry = (
     | StopRequested
     | PauseRequested
     | ResumeRequested
+    | SessionRequested
     | MoveRequested
     | Renamed
     | Signalled

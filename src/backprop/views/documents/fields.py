@@ -1,5 +1,6 @@
 """Some fields of documents, for `--fields id,metrics.loss.best`: dotted paths, each with its value."""
 
+import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,6 +12,9 @@ _MISSING = object()
 # of a metric of a run, whose best value stands apart from its last one
 _OF_A_METRIC = {"last": ("metrics",), "best": ("best", "value"), "best_step": ("best", "step")}
 _PLACE = re.compile(r"-?[0-9]{1,9}")
+_EXPECTED = (
+    "expected names with commas between them, such as id,status,best.loss.value; quotes around one with a comma."
+)
 _DEPTH = 3  # levels of names that a misspelt one may be near to
 
 
@@ -26,12 +30,14 @@ def selected(documents: Sequence[Any], paths: Sequence[str]) -> tuple[list[dict[
 
 
 def parsed(text: str) -> tuple[str, ...]:
-    """The paths in `id,status`. Raises UsageError."""
-    paths = tuple(dict.fromkeys(path.strip() for path in text.split(",")))
-    if "" in paths:
-        raise UsageError(
-            f"--fields {text!r}: expected names with commas between them, such as id,status,best.loss.value."
-        )
+    """The paths in `id,status`; quotes, as in CSV, around one with a comma in it. Raises UsageError."""
+    try:
+        names = [name for row in csv.reader([text], strict=True, skipinitialspace=True) for name in row]
+    except csv.Error as error:
+        raise UsageError(f"--fields {text!r}: {_EXPECTED}") from error
+    paths = tuple(dict.fromkeys(name.strip() for name in names))
+    if not paths or "" in paths:
+        raise UsageError(f"--fields {text!r}: {_EXPECTED}")
     return paths
 
 

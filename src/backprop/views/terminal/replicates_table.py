@@ -26,10 +26,11 @@ def spread_text(over: Spread | None, screen: Screen) -> str:
     return f"{formatting.number(over.mean)}{spread} ({over.runs})"
 
 
-def ranking_table(ranked: Sequence[tuple[Sequence[RunView], Spread]], screen: Screen | None = None) -> str:
-    """A line for each set: its spread, the parameters in which the sets differ, and its runs."""
+def ranking_table(
+    ranked: Sequence[tuple[Sequence[RunView], Spread]], names: Sequence[str], screen: Screen | None = None
+) -> str:
+    """A line for each set: its spread, these parameters, and its runs."""
     screen = screen or stdout_screen()
-    names = differing([views[0] for views, _ in ranked])
     told = [
         " ".join(f"{formatting.name(name)}={params.text(views[0].params.get(name, params.ABSENT))}" for name in names)
         for views, _ in ranked

@@ -30,17 +30,19 @@ HOSTILE = (
 KEPT = {"cwd": "/work", "request_id": "r1", "budget_minutes": 1.0}  # checked before, or by the command, or no text
 
 
-def filled(kind: type[Tool], word: str, *, with_command: bool) -> Tool:
+FIRST, SECOND = {"script", "sort"}, {"command", "best"}  # arguments that exclude one another
+
+
+def filled(kind: type[Tool], word: str, *, with_second: bool) -> Tool:
     """The tool with the word in each argument that takes any text."""
     given: dict[str, Any] = {}
     for field in msgspec.structs.fields(kind):
         if field.name in KEPT or (field.name == "run" and issubclass(kind, OnRun)):
             given[field.name] = KEPT.get(field.name, "k3f9x2ab")
-        elif field.name in {"script", "command"}:
-            if (field.name == "command") == with_command:
-                given[field.name] = [word] if with_command else word
+        elif field.name in (FIRST if with_second else SECOND):
+            pass
         elif "tuple[" in str(field.type):
-            given[field.name] = [word, word]
+            given[field.name] = [word]
         elif takes_text(field.type):
             given[field.name] = word
     return msgspec.convert(given, kind)
@@ -69,13 +71,14 @@ def parsed(words: list[str]) -> tuple[str, dict[str, Any], Any]:
 
 
 @pytest.mark.parametrize(
-    ("name", "with_command"), [*((name, False) for name in TOOLS), ("preview", True), ("start", True)]
+    ("name", "with_second"),
+    [*((name, False) for name in TOOLS), ("preview", True), ("start", True), ("runs", True)],
 )
-def test_no_argument_becomes_an_option(name: str, with_command: bool):
+def test_no_argument_becomes_an_option(name: str, with_second: bool):
     """The command gets the same options as for a harmless word, with this one as their values."""
-    _, options, *rest = parsed(filled(TOOLS[name], "max:word", with_command=with_command).words())
+    _, options, *rest = parsed(filled(TOOLS[name], "max:word", with_second=with_second).words())
     for word in HOSTILE:
-        words = filled(TOOLS[name], word, with_command=with_command).words()
+        words = filled(TOOLS[name], word, with_second=with_second).words()
         try:
             _, found, *others = parsed(words)
         except (click.BadParameter, BackpropError) as error:  # the value is refused, as a value
