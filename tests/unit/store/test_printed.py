@@ -450,6 +450,31 @@ def test_tables_of_ultralytics():
     assert printed == [Printed(values, epoch=1, epochs=3)]
 
 
+def test_a_heading_places_the_lines_below_it():
+    """Until the next one, or a line that has a step of its own."""
+    printed = said(
+        "--- Step 10 ---", "loss: 0.5", "score: 0.25", "step 15 loss: 0.4", "acc: 0.5", "--- Step 20 ---", "loss: 0.3"
+    )
+    assert [each.step for each in printed] == [10, 10, 15, None, 20]
+
+
+def test_a_heading_of_many_points_is_no_step():
+    """A round in which the loss is printed again and again: those points are not at one step."""
+    printed = said("Round 1", "loss: 0.5", "loss: 0.4", "loss: 0.3", "Round 2", "loss: 0.2")
+    assert [each.step for each in printed] == [1, None, None, None]
+
+
+def test_a_heading_far_above_says_nothing():
+    printed = said("Step 10", *["a line of text"] * 1000, "loss: 0.5", "score: 0.5")
+    assert printed == [Printed({"loss": 0.5})]
+
+
+def test_a_table_is_over_when_no_row_has_come_for_long():
+    header, row = "epoch  loss", "1      0.5"
+    assert said(header, *["a line of text"] * 50, row) == [Printed({"loss": 0.5}, epoch=1)]
+    assert said(header, *["a line of text"] * 200, row) == []
+
+
 def test_patterns_of_the_users_own():
     """A name and a value, or a group for each metric; with the step where the line has one."""
     lines = ["@@ quality -> 7", "tick 12 energy 3.5eV"]
