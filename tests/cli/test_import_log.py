@@ -105,3 +105,17 @@ def test_a_name_that_is_not_utf_8_is_refused(runs: Runs):
     log.write_text("step 1: loss 0.5\n")
     done = runs.call("import", log)
     assert (done.returncode, "is not valid UTF-8" in done.stderr, "Traceback" in done.stderr) == (2, True, False)
+
+
+def test_parse_shows_infinities_and_the_step_of_an_epoch(runs: Runs):
+    """As text in JSON, which has no infinities."""
+    path = runs.work / "train.log"
+    path.write_text("Epoch: [2]  [1480/1504]  loss: inf\n")
+    (line,) = json.loads(runs.call("parse", str(path), "--json").stdout)
+    assert (line["values"], line["epoch"], line["epoch_step"], line["epoch_steps"]) == (
+        {"loss": "Infinity"},
+        2,
+        1480,
+        1504,
+    )
+    assert runs.call("parse", str(path)).stdout == "1:  epoch 2.0  epoch_step 1480  epoch_steps 1504  loss=inf\n"

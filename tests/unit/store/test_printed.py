@@ -1,7 +1,13 @@
-"""Lines as trainings print them, and lines that only look so. What is beside each: the program that prints it."""
+"""Lines as trainings print them, and lines that only look so. What is beside each: the program that prints it.
 
+`printed_lines.json` has what people collected who had not seen the parser: programs and where their lines are from, the main
+metrics as the collectors read them, and what is read now. Its `none` are of programs that train, too.
+"""
+
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -9,7 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backprop.store.output.printed import MAX_LINE, Printed, Reader
+from backprop.store.output.printed import MAX_LINE, Reader
+from backprop.store.output.printed_position import Printed
+from backprop.store.output.protocol import json_safe
+
+COLLECTED = json.loads(Path(__file__).with_name("printed_lines.json").read_text(encoding="utf-8"))
 
 
 def said(*lines: str, patterns: Sequence[str] = ()) -> list[Printed]:
@@ -20,7 +30,7 @@ def said(*lines: str, patterns: Sequence[str] = ()) -> list[Printed]:
 # the line; what it says besides its metrics; its metrics
 UNDERSTOOD: list[tuple[str, dict[str, Any], dict[str, float]]] = [
     # nanoGPT train.py
-    ("iter 100: loss 2.3100, time 12.10ms, mfu 5.40%", {"step": 100}, {"loss": 2.31}),
+    ("iter 100: loss 2.3100, time 12.10ms, mfu 5.40%", {"step": 100}, {"loss": 2.31, "mfu": 5.4}),
     (
         "step 0: train loss 4.2874, val loss 4.2823",
         {"step": 0},
@@ -35,7 +45,7 @@ UNDERSTOOD: list[tuple[str, dict[str, Any], dict[str, float]]] = [
     (
         "step     2 | loss: 9.388304 | lr 2.5e-06 | norm: 12.1 | dt: 390.12ms | tok/sec: 1343912.1",
         {"step": 2},
-        {"loss": 9.388304, "lr": 2.5e-06, "norm": 12.1},
+        {"loss": 9.388304, "lr": 2.5e-06, "norm": 12.1, "tok/sec": 1343912.1},
     ),
     # modded-nanogpt
     (
@@ -44,7 +54,11 @@ UNDERSTOOD: list[tuple[str, dict[str, Any], dict[str, float]]] = [
         {"val_loss": 3.2828},
     ),
     # pytorch/examples mnist
-    ("Train Epoch: 3 [640/60000 (1%)]\tLoss: 0.310123", {"epoch": 3}, {"loss": 0.310123}),
+    (
+        "Train Epoch: 3 [640/60000 (1%)]\tLoss: 0.310123",
+        {"epoch": 3, "epoch_step": 640, "epoch_steps": 60000},
+        {"loss": 0.310123},
+    ),
     (
         "Test set: Average loss: 0.0265, Accuracy: 9912/10000 (99%)",
         {},
@@ -53,7 +67,7 @@ UNDERSTOOD: list[tuple[str, dict[str, Any], dict[str, float]]] = [
     # pytorch/examples word_language_model
     (
         "| epoch   1 |   200/ 2983 batches | lr 20.00 | ms/batch  5.10 | loss  7.63 | ppl  2055.98",
-        {"epoch": 1},
+        {"epoch": 1, "epoch_step": 200, "epoch_steps": 2983},
         {"lr": 20.0, "loss": 7.63, "ppl": 2055.98},
     ),
     (
@@ -65,7 +79,7 @@ UNDERSTOOD: list[tuple[str, dict[str, Any], dict[str, float]]] = [
     (
         "Epoch: [0][  10/5005]\tTime  0.123 ( 0.456)\tData  0.100 ( 0.200)\tLoss 6.9012e+00 (6.9512e+00)"
         "\tAcc@1   0.00 (  0.10)\tAcc@5   1.00 (  0.50)",
-        {"epoch": 0},
+        {"epoch": 0, "epoch_step": 10, "epoch_steps": 5005},
         {"loss": 6.9012, "acc@1": 0.0, "acc@5": 1.0},
     ),
     # pytorch/examples dcgan
@@ -86,7 +100,7 @@ UNDERSTOOD: list[tuple[str, dict[str, Any], dict[str, float]]] = [
     # timm train.py
     (
         "Train: 0 [  50/1251 (  4%)]  Loss: 6.93 (6.94)  Time: 0.412s, 600.50/s  (0.512s, 500.00/s)  LR: 1.000e-05",
-        {"epoch": 0},
+        {"epoch": 0, "epoch_step": 50, "epoch_steps": 1251},
         {"loss": 6.93, "lr": 1e-05},
     ),
     # Keras
@@ -131,7 +145,7 @@ UNDERSTOOD: list[tuple[str, dict[str, Any], dict[str, float]]] = [
     ),
     (
         "Epoch 1:  12%|█▏        | 120/1000 [00:10<01:20, 11.00it/s, loss=0.3, v_num=0, train_loss_step=0.311]",
-        {"epoch": 1},
+        {"epoch": 1, "epoch_step": 120, "epoch_steps": 1000},
         {"loss": 0.3, "train_loss_step": 0.311},
     ),
     (" 50%|█████     | 1/2 [00:00]\r100%|██████████| 2/2 [00:01]\rloss: 0.25", {}, {"loss": 0.25}),
@@ -156,7 +170,7 @@ UNDERSTOOD: list[tuple[str, dict[str, Any], dict[str, float]]] = [
     ),
     (
         "2022/10/01 - mmengine - INFO - Epoch(train)  [1][ 50/100]  lr: 1.0000e-03  eta: 0:10:12  loss: 1.9  acc: 0.5",
-        {"epoch": 1},
+        {"epoch": 1, "epoch_step": 50, "epoch_steps": 100},
         {"lr": 1e-3, "loss": 1.9, "acc": 0.5},
     ),
     # absl, structlog and loguru before a script's own words
@@ -280,6 +294,48 @@ NOT_METRICS = [
     "{'train': Dataset({'features': ['text'], 'num_rows': 1000})}",
     '{"learning_rate": 0.1, "epochs": 3}',
     "",
+    # what looks like a number before its name, like a share of an epoch, like a step in its words
+    "Results: 3 wins, 2 loss, 5 draws",
+    "We have 20 images, 3 loss, 4 more",
+    "Pass 12, Fail 3, Error 1",
+    "steps: 1000, lr: 0.1, clip: 0.5",
+    "iterations: 1000, error_thresh: 0.005, temperature: 0.7",
+    "Epoch 3 ended on 03/25 10:12:13, took 12.5s",
+    "the accuracy after epoch 3 is 5 points better",
+    "Objective: 28.35",
+    "score: 12.5",
+    "cost: 0.12",
+    "Trial parameters: {'lr': 0.002, 'loss': 'mse'}",
+    "tokens_per_second: 1234.5",
+    "samples/sec: 100.5",
+    "usage: train.py [--loss 0.5]",
+    "--loss-weight 0.5 --error 0.1",
+    "validation error: 3 problems",
+    "error [0.5]",
+    "[1234] worker started, error = 3",
+    "训练 3 轮 开始",
+]
+
+# headers and headings of nothing, each with what stands below them
+NOT_METRICS_BELOW = [
+    ["the loss at each step of the training", "1 2 3 4 5 6 7 8"],
+    ["name       loss      weight", "step       0.5       0.1"],
+    ["              precision    recall  f1-score   support", "           0       0.91      0.93      0.92       100"],
+    ["epoch  lr  momentum", "0  0.1  0.9"],
+    ["epoch  loss_weight  lr", "0      0.5      0.1"],
+    ["   epoch      loss  accuracy", "0      1  0.500000      0.91", "1      2  0.400000      0.92"],  # of pandas
+    ["epoch     train_loss  valid_loss", "some text of 12 words"],
+    ["epoch,loss,accuracy", "1,5"],
+    ["| Name | Loss | Train |", "|---|---|---|", "| a | b | c |"],
+    ["Step 1: install dependencies", "score: 0.5"],
+    ["Training until step 1000", "score: 0.5"],
+    ["max steps: 100", "score: 0.5"],
+    ["Epoch 3", "learning rate: 0.001", "temperature: 0.7", "threshold: 0.5", "return code: 1"],
+    [
+        "Class     Images  Instances      Box(P          R      mAP50  mAP50-95)",
+        "person  722  1444  0.989  0.99  0.993  0.681",
+    ],
+    ["Preparing", "100%|██████████| 3218/3218 [01:05<00:00, 49.23it/s]"],
 ]
 
 
@@ -312,6 +368,43 @@ def test_what_a_step_is(line: str, unit: str | None):
 @pytest.mark.parametrize("line", NOT_METRICS)
 def test_what_only_looks_so(line: str):
     assert said(line) == []
+
+
+@pytest.mark.parametrize("lines", NOT_METRICS_BELOW, ids=[each[0] for each in NOT_METRICS_BELOW])
+def test_what_stands_below_what_only_looks_so(lines: list[str]):
+    assert said(*lines) == []
+
+
+@pytest.mark.parametrize("program", COLLECTED["metrics"], ids=[each["program"] for each in COLLECTED["metrics"]])
+def test_what_collected_programs_print(program: Mapping[str, Any]):
+    """All that is read of their lines: names, values, positions."""
+    data = "".join(f"{line}\n" for line in program["lines"]).encode()
+    read = []
+    for end, printed in Reader().read(data):
+        fields = {name: value for name, value in msgspec.structs.asdict(printed).items() if value is not None}
+        read.append({"line": data.count(b"\n", 0, end - 1) + 1, **json_safe(fields)})
+    assert read == program["read"]
+
+
+def test_how_many_of_the_main_metrics_are_read():
+    """As docs/contributing/testing.md says."""
+    complete = sum(set(_main(program)) <= set(_read(program)) for program in COLLECTED["metrics"])
+    assert (complete, len(COLLECTED["metrics"])) == (107, 114)
+
+
+def _main(program: Mapping[str, Any]) -> Iterator[float]:
+    for value in program["main"].values():
+        yield from map(float, value if isinstance(value, list) else [value])
+
+
+def _read(program: Mapping[str, Any]) -> Iterator[float]:
+    for printed in program["read"]:
+        yield from map(float, printed["values"].values())
+
+
+@pytest.mark.parametrize("program", COLLECTED["none"], ids=[each["program"] for each in COLLECTED["none"]])
+def test_what_collected_programs_print_beside_metrics(program: Mapping[str, Any]):
+    assert [printed.values for printed in said(*program["lines"]) if printed.values] == []
 
 
 def test_tables_of_stable_baselines3():
@@ -355,6 +448,31 @@ def test_tables_of_ultralytics():
     )
     values = {"box_loss": 1.169, "cls_loss": 2.912, "dfl_loss": 1.433}
     assert printed == [Printed(values, epoch=1, epochs=3)]
+
+
+def test_a_heading_places_the_lines_below_it():
+    """Until the next one, or a line that has a step of its own."""
+    printed = said(
+        "--- Step 10 ---", "loss: 0.5", "score: 0.25", "step 15 loss: 0.4", "acc: 0.5", "--- Step 20 ---", "loss: 0.3"
+    )
+    assert [each.step for each in printed] == [10, 10, 15, None, 20]
+
+
+def test_a_heading_of_many_points_is_no_step():
+    """A round in which the loss is printed again and again: those points are not at one step."""
+    printed = said("Round 1", "loss: 0.5", "loss: 0.4", "loss: 0.3", "Round 2", "loss: 0.2")
+    assert [each.step for each in printed] == [1, None, None, None]
+
+
+def test_a_heading_far_above_says_nothing():
+    printed = said("Step 10", *["a line of text"] * 1000, "loss: 0.5", "score: 0.5")
+    assert printed == [Printed({"loss": 0.5})]
+
+
+def test_a_table_is_over_when_no_row_has_come_for_long():
+    header, row = "epoch  loss", "1      0.5"
+    assert said(header, *["a line of text"] * 50, row) == [Printed({"loss": 0.5}, epoch=1)]
+    assert said(header, *["a line of text"] * 200, row) == []
 
 
 def test_patterns_of_the_users_own():

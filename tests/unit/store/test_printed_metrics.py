@@ -110,6 +110,20 @@ def test_a_progress_bar_is_read_while_it_grows(session: Session, monkeypatch: py
     assert json.loads(line)["total_steps"] == 1000
 
 
+def test_a_bar_that_was_seen_running_is_read_to_its_end(session: Session, monkeypatch: pytest.MonkeyPatch):
+    """One that is full when it is first seen, of a preparation, says nothing."""
+    monkeypatch.setattr(printed_metrics, "_BAR_EVERY_S", 0.0)
+    path = session.rundir.source_path(1, Source.PRINTED)
+    session.prints("\r100%|████| 321/321 [00:10<00:00, 11.00it/s]\n", on_stderr=True)
+    session.metrics.look(None)
+    assert not path.exists()
+    session.prints("\r 90%|███ | 900/1000 [00:10<00:01, 11.00it/s]", on_stderr=True)
+    session.metrics.look(None)
+    session.prints("\r100%|████| 1000/1000 [00:11<00:00, 11.00it/s]\n", on_stderr=True)
+    session.metrics.look(None)
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [900, 1000]
+
+
 def test_the_bar_of_an_epoch_gives_no_step_of_the_training(session: Session, monkeypatch: pytest.MonkeyPatch):
     """Where the script has one of all of it. Its metrics are placed as those of a line without a step."""
     monkeypatch.setattr(printed_metrics, "_BAR_EVERY_S", 0.0)

@@ -17,6 +17,7 @@ from backprop.store.output.printed import Reader
 from backprop.store.output.tail import Tail
 from backprop.views.terminal import formatting
 
+_POSITION = ("step", "total_steps", "epoch", "epochs", "epoch_step", "epoch_steps")
 _REPORTED, _PRINTED = "reported", "printed"
 
 
@@ -31,7 +32,7 @@ def parse(*, file: Path, as_json: bool) -> None:
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror}.") from error
     if as_json:
-        print_json(understood)
+        print_json(protocol.json_safe(understood))
     else:
         for line in understood:
             print(_shown(line))
@@ -58,7 +59,11 @@ def _understood(file: Path, reader: Reader) -> Iterator[dict[str, Any]]:
 
 def _shown(line: dict[str, Any]) -> str:
     parts = [f"{line['line']}:"]
-    parts += [f"{key} {line[key]}" for key in ("step", "total_steps", "epoch", "epochs") if line.get(key) is not None]
+    parts += [
+        f"{key} {line[key]}"
+        for key in ("step", "total_steps", "epoch", "epochs", "epoch_step", "epoch_steps")
+        if line.get(key) is not None
+    ]
     parts += [f"{formatting.name(name)}={value:g}" for name, value in line["values"].items()]
     return "  ".join(parts)
 

@@ -10,7 +10,8 @@ Many scripts print `Epoch: 3 [640/60000 (1%)]` and take the number of epochs as 
 import re
 from collections.abc import Mapping
 
-from backprop.store.output.printed import MAX_LINE, Printed, parse
+from backprop.store.output.printed import MAX_LINE, parse
+from backprop.store.output.printed_position import Printed
 
 _SMOOTHING_S = 30.0  # the rate is that of about the last half minute
 _MAX_COUNTERS = 100  # more are forgotten: a label may hold anything

@@ -8,168 +8,50 @@ Text enters, records leave; nothing here can fail.
 """
 
 import json
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
+import msgspec
+
 from backprop.records import Record
+from backprop.store.output import printed_names as names
+from backprop.store.output.printed_position import (
+    MAX_UNDER_HEADING,
+    Heading,
+    Printed,
+    as_count,
+    as_number,
+    heading,
+    is_bar,
+    position,
+    step_before_metrics,
+)
+from backprop.store.output.printed_tables import Tables
 
 MAX_LINE = 2000  # characters; a longer line is not understood
-_MAX_COUNT = 1 << 53
-_MAX_COLUMNS = 32
 _MAX_LEVELS = 3  # of nested objects
 _MAX_NAMES = 1000  # of which is remembered what they are
-
-
-class Printed(Record, frozen=True):
-    """What was printed at once; without metrics it may still be progress."""
-
-    values: dict[str, float]
-    step: int | None = None  # counted over the whole training
-    total_steps: int | None = None
-    epoch: float | None = None
-    epochs: int | None = None  # in all
-    unit: str | None = None  # what one step is, if the line says so
-
-
-# -- names
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-# what a training measures: a number of that name is a metric wherever it stands
-_STRONG = _words(
-    """
-    acc accuracy auc auroc aucpr bce bleu bpb bpc cer ce crossentropy dice elbo entropy f1 fid iou jaccard kappa kl
-    kld logloss loss losses mae mape mcc meteor miou mlogloss mrr mse ndcg nll perplexity ppl psnr reward rewards
-    rew rmse rmsle rouge ssim top1 top5 wer
-    """
-)
-# and these where there is a step, an epoch or one of the above: alone they may be anything
-_WEAK = _words(
-    """
-    box clip cls cos critic dfl epsilon err error errors fitness gnorm grad lr map map50 norm objective obj
-    precision r2 rate recall return returns score scores seg sensitivity specificity temperature
-    """
-)
-# what belongs to the name that follows
-_QUALIFIERS = _words(
-    """
-    actor aux average avg best d dev disc eval evaluation final g gen lm macro masked mean micro mlm policy ppo q
-    running smoothed test total train training val valid valid_0 valid_1 validation value weighted
-    """
-)
-# what is measured of the machine or of the clock, not of the training
-_NEVER = _words(
-    """
-    batch batches bytes consumed cost cpu data date day days duration elapsed eta fps gb gib gpu hour hours id
-    instances io ips it iter iteration iterations iters lines mb mem memory mfu mib min mins minute minutes ms num
-    params pid port python ram reader sample samples sec second seconds secs seed size speed time timing tok token
-    tokens took torch ups version vram wall wpb wps
-    """
-)
-# what a setting is called after: loss_weight, entropy_coef, iou_threshold
-_OF_SETTINGS = _words(
-    """
-    alpha beta bias coef coeff delta desired eps every factor freq gamma interval lambda margin pw scale t target
-    thr thresh threshold thresholds type weight weights window
-    """
-)
-_SMALL_WORDS = _words("a an and at by for in new of on the with")
-_WORD = re.compile(r"[A-Za-z][\w@./'+-]*")
-_PARTS = re.compile(r"[A-Z]?[a-z]+\d*|[A-Z]+(?![a-z])\d*|\d+")
-_SET = re.compile(r"\W*(eval|evaluation|test|testing|val|valid|validation|dev)\b", re.IGNORECASE)
-
-
-# a script prints the same few names on each line
-@lru_cache(maxsize=_MAX_NAMES)
-def _parts(name: str) -> tuple[str, ...]:
-    return tuple(part.lower() for part in _PARTS.findall(name))
-
-
-# -- how far it has got
-
-_COUNT = r"(\d[\d,]*)(?![\d.]*[\d.eE%])(?:\s*(?:/|of)\s*(\d[\d,]*))?"
-# between a name and its count; bounded, since a line full of spaces would be tried with each of their divisions
-_SIGN = r"\s{0,9}[:=#]?\s{0,9}\[?\(?\s{0,9}"
-_STEP = re.compile(
-    r"(?<![\w./-])(?:(?:global|train|training|optimizer)[ _])?"
-    r"(?:steps?|iters?|iterations?|its?|updates?|num_updates|total_timesteps|timesteps?|episodes?|rounds?)"
-    rf"{_SIGN}{_COUNT}",
-    re.IGNORECASE,
-)
-_EPOCH = re.compile(
-    rf"(?<![\w./-])(?:epoch|ep)(?:\((?:train|val)\))?{_SIGN}(\d+(?:\.\d+)?)(?![\d.]*[eE%])(?:\s*(?:/|of)\s*(\d+))?",
-    re.IGNORECASE,
-)
-_TIMM = re.compile(r"^(?:Train|Test|Eval|Val)\w*:?\s+(\d+)\s+\[", re.IGNORECASE)  # Train: 0 [  50/1251 (  4%)]
-_COUNT_OF_ALL = re.compile(r"^(\d+)/(\d+): ")  # keras-rl
-_ROUND = re.compile(r"^\[(\d+)\](?=[\t ])|^(\d+):(?=\t)")  # XGBoost and LightGBM; CatBoost
-_GLOBAL_STEP = re.compile(
-    r"(?<![\w./-])(?:global_step|num_updates|env_steps?|total_timesteps)\s*[:=]?\s*(\d[\d,]*)(?:\.0*)?(?![\w.])",
-    re.IGNORECASE,
-)
-# tqdm's; one that has another description is of something else
-_BAR = re.compile(
-    r"^(?:(?:epochs?|train|training|steps?|iters?)\b.*?)?\s{0,9}\d{1,3}%\|[^|]*\|\s*(\d+)/(\d+)\s*\[", re.IGNORECASE
-)
-_PLURAL_SETTING = re.compile(r"(?:steps|iters|iterations|epochs|rounds|episodes|updates)\s*[:=]", re.IGNORECASE)
-
-
-_UNITS = {
-    "env_step": "environment step",
-    "timestep": "environment step",
-    "optimizer": "optimizer step",
-    "iter": "iteration",
-    "update": "update",
-    "episode": "episode",
-    "round": "round",
-}
-
-
-def _count(text: str | None) -> int | None:
-    if text is None:
-        return None
-    number = int(text.replace(",", ""))
-    return number if number <= _MAX_COUNT else None
-
-
-def _progress(line: str) -> dict[str, Any]:
-    """The fields of Printed that are progress."""
-    step = total = epoch = epochs = unit = None
-    if found := _EPOCH.search(line) or _TIMM.search(line):
-        epoch = float(found[1])
-        epochs = _count(found[2]) if found.re is _EPOCH else None
-    if (found := _GLOBAL_STEP.search(line)) or (found := _ROUND.search(line)):
-        step = _count(next(filter(None, found.groups())))
-        unit = _unit(found[0]) if found.re is _GLOBAL_STEP else "round"
-    elif (found := _BAR.search(line) or _COUNT_OF_ALL.search(line)) or (
-        (found := _STEP.search(line)) and not _PLURAL_SETTING.match(line, found.start())
-    ):
-        step, total = _count(found[1]), _count(found[2])
-        if epoch is not None and total is not None:  # that of the epoch
-            step = total = None
-        unit = _unit(found[0]) if step is not None and found.re is _STEP else None
-    return {"step": step, "total_steps": total, "epoch": epoch, "epochs": epochs, "unit": unit}
-
-
-def _unit(text: str) -> str | None:
-    """What is counted, by the words in front of the number; None for a mere step, which may be anything."""
-    return next((unit for word, unit in _UNITS.items() if word in text.lower()), None)
-
+_MAX_BARS = 100  # totals of bars that are remembered
 
 # -- pairs
+
+_SMALL_WORDS = names.words("a an and at by for in new of on the with")
+_WORD = re.compile(r"[A-Za-z][\w@./'+-]*")
+_SET = re.compile(r"\W*(eval|evaluation|test|testing|val|valid|validation|dev)\b", re.IGNORECASE)
 
 _NUMBER = re.compile(
     r"(?<![\w.@])[-+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?(?!\w)(?!:(?!\s+\d+%\|))|(?<![\w.@])[-+]?(?:nan|inf)\b",
     re.IGNORECASE,
 )
-_DELIMITER = re.compile(r"[,;|\t()\[\]{}<>\"]|\s{2,}|\s[-–—/]\s|: |(?<![\w.])[\d.]+\s|%")  # noqa: RUF001  dashes that are printed
-_REMARK = re.compile(r"\s*\([A-Za-z ]{1,20}\)$")  # behind a name: loss (avg)
+# behind a number; of time or memory
+_UNIT = re.compile(r"\s?(?:s|ms|us|sec|secs|seconds|min|h|GB|GiB|MB|MiB|[a-z]{0,9}/s|s/[a-z]{1,9})(?=[\s,.;|])")
+_DELIMITER = re.compile(
+    r"[,;|\t()\[\]{}<>\"]|\s{2,}|\s[-–—/]\s|: |(?<![\w.])[\d.]+(?:\s|(?:s|ms|us|sec|h|GB|GiB|MB|MiB)(?=\s))|%"  # noqa: RUF001  dashes that are printed
+)
+_REMARK = re.compile(r"\s{0,9}\(([A-Za-z ]{1,20})\)$")  # behind a name: loss (avg)
+_OF_TIME = names.words("h hours min ms s sec seconds us")  # such a remark: fwd(ms)
 # 2,31 is no 2, and 2,310 may be 2.31: only 2,310.5 and 2,310,000 are certain
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+(?!\d|\.\d|,\d{3})|[-+]?0,\d")
 _RATIO = re.compile(r"\s*/\s*(\d+)\b")
@@ -184,11 +66,8 @@ class _Pair(Record, frozen=True):
 
     @property
     def is_strong(self) -> bool:
-        return _is_strong(self.word, self.name)
-
-    @property
-    def is_weak(self) -> bool:
-        return not _WEAK.isdisjoint(_parts(self.name)) and _OF_SETTINGS.isdisjoint(_parts(self.name))
+        is_result = self.is_explicit and self.is_fraction and names.is_result_of_a_set(self.name)
+        return is_result or names.is_strong(self.word, self.name)
 
     @property
     def is_of_a_set(self) -> bool:
@@ -196,15 +75,6 @@ class _Pair(Record, frozen=True):
         return self.name in {"train", "val", "valid", "test", "dev"} and self.is_explicit and self.is_fraction
 
 
-@lru_cache(maxsize=_MAX_NAMES)
-def _is_strong(word: str, name: str) -> bool:
-    """Whether a number of this name, and with this last word, is a metric: "loss weights" are none."""
-    if not _OF_SETTINGS.isdisjoint(_parts(word)):
-        return False
-    return not _STRONG.isdisjoint(_parts(word)) or _AT_RANK.search(name) is not None
-
-
-_AT_RANK = re.compile(r"(?:acc|prec|hit|recall)s?@\d")
 _GOES_ON = re.compile(r"\.\w|-\d|/\w*[a-z]|%\|")  # behind a number: it is of a file, a date, a rate, a progress bar
 
 
@@ -214,6 +84,8 @@ def _pairs(line: str) -> Iterator[_Pair]:
     for found in _NUMBER.finditer(line):
         before, begin = line[begin : found.start()], found.end()
         after = line[found.end() : found.end() + 12]
+        if unit := _UNIT.match(line, begin):
+            begin = unit.end()
         if _GOES_ON.match(after):
             continue
         stripped = before.rstrip().rstrip("'\"")
@@ -238,7 +110,11 @@ def _pairs(line: str) -> Iterator[_Pair]:
 
 def _name(before: str, *, is_explicit: bool) -> tuple[str, str] | None:
     """The name at the end of this text, which stands before a number, and its last word."""
-    before = _REMARK.sub("", before.rstrip("'\" "))
+    before = before.rstrip("'\" ").removeprefix(". ")
+    if (remark := _REMARK.search(before)) is not None:
+        if remark[1].lower() in _OF_TIME:
+            return None
+        before = before[: remark.start()]
     cuts = [each.end() for each in _DELIMITER.finditer(before)]
     return _named(before[cuts[-1] :] if cuts else before, is_explicit=is_explicit)
 
@@ -246,8 +122,8 @@ def _name(before: str, *, is_explicit: bool) -> tuple[str, str] | None:
 @lru_cache(maxsize=_MAX_NAMES)
 def _named(segment: str, *, is_explicit: bool) -> tuple[str, str] | None:
     """The same, of the text behind the last delimiter."""
-    words = segment.split()
-    if len(words) > 1 and words[-1].lower() in {"value", "is"}:
+    words = segment.removesuffix(" So Far").split()
+    if len(words) > 1 and (words[-1] == "is" or (words[-1] == "value" and names.has_strong_word(words[-2]))):
         del words[-1]
     while len(words) > 1 and words[0].lower() in _SMALL_WORDS:
         del words[0]
@@ -258,14 +134,16 @@ def _named(segment: str, *, is_explicit: bool) -> tuple[str, str] | None:
         kept = words
     else:
         for word in reversed(words[-3:-1]):
-            if word.lower().removesuffix("'s") not in _QUALIFIERS:
+            if word.lower().removesuffix("'s") not in names.QUALIFIERS:
                 break
             kept.insert(0, word)
-    parts = [part for word in kept for part in _parts(word)]
-    if not parts or not _NEVER.isdisjoint(parts) or parts in (["step"], ["epoch"], ["ep"]):
-        return None
     kept = [word.removesuffix("'s") for word in kept]
-    return "_".join(kept).strip("._-/'+").lower(), kept[-1]
+    name = "_".join(kept).strip("._-/'+").lower()
+    parts = [part for word in kept for part in names.parts(word)]
+    is_of_machine = any(map(names.is_of_machine, kept)) and not names.is_throughput(name)
+    if not parts or is_of_machine or parts in (["step"], ["epoch"], ["ep"]):
+        return None
+    return name, kept[-1]
 
 
 # -- a line
@@ -281,24 +159,76 @@ class Reader:
     def __init__(self, patterns: Iterable[str] = ()) -> None:
         """Raises re.error for a pattern that is none."""
         self._patterns = [re.compile(pattern) for pattern in patterns]
-        self._tables = _Tables()
+        self._tables = Tables()
+        self._before = b""  # the last line
+        self._read_bytes = 0
+        self._heading: Heading | None = None
+        self._under_heading: set[str] = set()  # names of metrics
+        self._has_steps_in_headings = True
+        self._running_bars: set[int] = set()  # totals of bars that were seen before they were full
 
     def read(self, data: bytes) -> Iterator[tuple[int, Printed]]:
         """Parse complete lines. Yields (offset of the line's end within `data`, what was parsed)."""
         may_say = _lines_of_interest(data)
+        read_bytes, self._read_bytes = self._read_bytes, self._read_bytes + len(data)
         if not (may_say or self._patterns or self._tables.is_open):
+            self._before = b""
             return
         end = 0
         for line in data.split(b"\n"):
             begin, end = end, end + len(line) + 1
+            before, self._before = self._before, line[:MAX_LINE]
             # of a long line, a progress bar's say, only what it was in the end
             seen = line if len(line) <= MAX_LINE else line.rstrip(b"\r").rpartition(b"\r")[2]
             if not (begin in may_say or self._patterns or self._tables.is_open) or len(seen) > MAX_LINE:
                 continue
             text = _shown(seen.decode(errors="replace"))
-            parsed = self._of_patterns(text) or self._tables.parse(text) or (parse(text) if begin in may_say else None)
+            parsed = self._of_patterns(text) or self._tables.parse(text, before)
+            if parsed is not None:
+                parsed = self._placed(parsed, read_bytes + begin)
+            elif begin in may_say:
+                parsed = self._of_line(text, read_bytes + begin)
             if parsed is not None:
                 yield min(end, len(data)), parsed
+
+    def read_unfinished(self, text: str) -> Printed | None:
+        """What a line contains that has no end yet: a progress bar."""
+        parsed = parse(text)
+        if parsed is not None and parsed.total_steps is not None and len(self._running_bars) < _MAX_BARS:
+            self._running_bars.add(parsed.total_steps)
+        return parsed
+
+    def _of_line(self, text: str, offset: int) -> Printed | None:
+        above = self._heading.fields if self._heading is not None and offset <= self._heading.end else None
+        parsed = parse(text, is_under_heading=above is not None)
+        if parsed is not None and parsed.values:
+            return self._placed(parsed, offset)
+        if (fields := heading(_plain(text))) is not None:
+            self._heading = Heading(fields=fields, end=offset + MAX_UNDER_HEADING)
+            self._under_heading.clear()
+        # a bar of anything else, which nobody has seen running
+        is_over = parsed is not None and parsed.step is not None and parsed.step == parsed.total_steps
+        is_unknown = parsed is not None and parsed.total_steps not in self._running_bars
+        return None if is_over and is_unknown and text.lstrip()[:1].isdigit() else parsed
+
+    def _placed(self, parsed: Printed, offset: int) -> Printed:
+        """The same, with the position of the heading above it, where it has none of its own."""
+        if self._heading is None:
+            return parsed
+        fields = dict(self._heading.fields)
+        is_within = parsed.step is not None and parsed.epoch is None and fields["step"] is None  # a step of its epoch
+        if offset > self._heading.end or parsed.epoch is not None or (parsed.step is not None and not is_within):
+            self._heading = None
+            return parsed
+        if is_within:
+            return msgspec.structs.replace(parsed, epoch=fields["epoch"], epochs=fields["epochs"])
+        # a heading of a round, say, with many lines below it: their step is another one
+        self._has_steps_in_headings = self._has_steps_in_headings and self._under_heading.isdisjoint(parsed.values)
+        if not self._has_steps_in_headings:
+            fields |= {"step": None, "total_steps": None, "unit": None}
+        self._under_heading.update(parsed.values)
+        own = {"epoch_step": parsed.epoch_step, "epoch_steps": parsed.epoch_steps}
+        return msgspec.structs.replace(parsed, **(fields | (own if parsed.epoch_step is not None else {})))
 
     def _of_patterns(self, line: str) -> Printed | None:
         values: dict[str, float] = {}
@@ -309,32 +239,28 @@ class Reader:
                 if "name" in groups and "value" in groups:
                     groups[groups.pop("name")] = groups.pop("value")
                 for name, text in groups.items():
-                    number = _number(text)
+                    number = as_number(text)
                     if number is not None and name in placed:
                         placed[name] = number
                     elif number is not None:
                         values[name] = number
         if not values:
             return None
-        return Printed(values, step=_whole(placed["step"]), epoch=placed["epoch"])
-
-
-def _whole(number: float | None) -> int | None:
-    is_whole = number is not None and math.isfinite(number) and number == int(number) and abs(number) <= _MAX_COUNT
-    return int(number) if number is not None and is_whole else None
+        return Printed(values, step=as_count(placed["step"]), epoch=placed["epoch"])
 
 
 # a line with metrics or progress contains one of these, in lower case
 _HINTS = [
     word.encode()
-    for word in _words(
+    for word in names.words(
         """
-    acc auc bce bleu bpb bpc cer crossent dice elbo entropy epoch episode err f1 fid fitness gnorm grad iou iter
-    jaccard  kappa kl learn loss map mae mape mcc meteor mrr mse ndcg nll objective perplex ppl precision psnr
-    recall return rew  rms rouge round score sensitivity specificity ssim step top1 top5 train: update wer ---- %|
+    acc auc bce bleu bpb bpc cer cost crossent dice elbo entropy epoch episode err f1 fid fitness generation gnorm
+    grad iou iter jaccard  kappa kl learn loss map mae mape mcc meteor mrr mse ndcg nll obj= objective perplex ppl
+    precision psnr recall return rew  rms rouge round score sensitivity specificity ssim step top1 top5 train: update
+    wer xent ---- %| 损失 損失
     """
     )
-]
+] + [b"obj =", b"] ep. "]
 
 
 def _lines_of_interest(data: bytes) -> set[int]:
@@ -357,37 +283,102 @@ def _shown(line: str) -> str:
     return line[max(line.rfind("\r"), line.rfind("\b")) + 1 :]
 
 
-def parse(line: str) -> Printed | None:
-    """What this line contains by itself; None if nothing."""
-    line = _IN_BRACKETS.sub(r"\1 \2", _LOGGED.sub("", _shown(line).strip()))
-    if "(" in line:
-        line = _WRAPPED.sub(r"\1", line)
+def parse(line: str, *, is_under_heading: bool = False) -> Printed | None:
+    """What this line contains by itself; None if nothing.
+
+    is_under_heading: whether it follows a line that said how far training is.
+    """
+    line = _plain(line)
     if not _MAY_SAY_SOMETHING.search(line):
         return None
     if (found := _object(line)) is not None:
-        return _of_object(found)
+        if (printed := _of_object(found)) is not None:
+            return printed
+        line = line[: line.find("{")]  # what stands before settings, say
     if _CALL.match(line) or _OF_OBJECT.match(line):
         return None
-    progress = _progress(line)
-    is_bar = _BAR.search(line) is not None
-    is_placed = progress["step"] is not None or progress["epoch"] is not None or is_bar
-    pairs = list(_pairs(line))
+    line = _turned(line)
+    fields = position(line)
+    is_placed = fields["step"] is not None or fields["epoch"] is not None or is_bar(line)
+    pairs = list(_pairs(_AT_STEP.sub(" ", line)))
     strong = {pair for pair in pairs if pair.is_strong and (pair.is_explicit or is_placed or pair.is_fraction)}
-    weak = {pair for pair in pairs if pair.is_weak} if strong or is_placed else set()
-    other = {pair for pair in pairs if pair.is_explicit and pair.is_fraction} if is_placed else set()
-    sets = set(pairs) if len(pairs) > 1 and all(pair.is_of_a_set for pair in pairs) else set()
+    if strong and fields["step"] is None and fields["epoch"] is None:
+        fields["step"] = step_before_metrics(line)
+    others = set(_others(pairs, is_placed=is_placed, is_under_heading=is_under_heading, has_strong=bool(strong)))
     values: dict[str, float] = {}
     for pair in pairs:
-        if pair in strong | weak | other | sets:
+        if pair in strong or pair in others:
             values.setdefault(_of_set(line, pair.name), pair.value)
-    if not values and not (progress["epochs"] or (progress["total_steps"] and is_bar)):
+    if not values and not (fields["epochs"] or (fields["total_steps"] and is_bar(line))):
         return None
-    return Printed(values, **progress)
+    return Printed(values, **fields)
+
+
+def _others(pairs: list[_Pair], *, is_placed: bool, is_under_heading: bool, has_strong: bool) -> Iterator[_Pair]:
+    """The metrics whose names do not suffice: by where they stand, or by what stands beside them."""
+    yield from pairs if len(pairs) > 1 and all(pair.is_of_a_set for pair in pairs) else ()
+    for pair in pairs:
+        is_plain = pair.is_explicit and pair.is_fraction
+        if has_strong or is_placed:
+            is_metric = names.is_weak(pair.name) or (names.is_throughput(pair.name) and has_strong)
+        else:
+            is_metric = is_under_heading and is_plain and names.is_result(pair.name)
+        if is_metric or (is_placed and is_plain):
+            yield pair
+
+
+def _plain(line: str) -> str:
+    """The line without what a logger puts before it, and without the signs around numbers."""
+    line = _BULLET.sub("", _LOGGED.sub("", _shown(line).strip()))
+    if (found := _PRINTED_BY_R.fullmatch(line)) is not None:
+        line = found[1]
+    if not line.isascii():
+        for foreign, word in _FOREIGN:
+            line = line.replace(foreign, word)
+    if "[" in line:
+        line = _BEHIND_NAME.sub(r"\1 \2", _IN_BRACKETS.sub(r"\1 \2", line))
+    return _WRAPPED.sub(r"\1", line) if "(" in line else line
+
+
+def _turned(line: str) -> str:
+    """The line with its numbers behind their names, and the step before them, where it was otherwise."""
+    if (found := _STEP_BETWEEN.match(line)) is not None:
+        return f"step {found[2]} {found[1]} {line[found.end() :]}"
+    first, *rest = line.split(",") if line.count(",") > 1 and ": " not in line and " = " not in line else [line]
+    found = _TURNED_LAST.search(first)
+    cells = [(found[1], found[2])] if found is not None else []
+    cells += [(each[1], each[2]) for each in map(_TURNED.fullmatch, rest) if each is not None]
+    has_metric = any(names.has_strong_word(name) and "." in number for number, name in cells)
+    has_step = any(name.lower() in _STEPS_BEHIND for _, name in cells)
+    if not 3 <= len(cells) >= len(rest) or not (has_metric or has_step):
+        return line
+    return ", ".join(f"{name}: {number}" for number, name in cells)
 
 
 _MAY_SAY_SOMETHING = re.compile(r"\d|\bnan\b|\binf\b", re.IGNORECASE)
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 _IN_BRACKETS = re.compile(r"([:=])\s*\[\s*([-+\d.eE]+)\s*\]")  # Dice: [0.83]
+_BULLET = re.compile(r"^[-*>\N{BULLET}]\s+")
+_BEHIND_NAME = re.compile(r"([A-Za-z]) \[(-?\d*\.\d+(?:[eE][-+]?\d+)?)\]")  # Pseudo dice [0.83]
+_PRINTED_BY_R = re.compile(r"\[\d+\] \"(.*)\"")
+# words of other languages for what is printed most
+_FOREIGN = (
+    *(("训练", "train_"), ("验证集", "val_"), ("验证", "val_"), ("测试集", "test_"), ("测试", "test_")),
+    *(("损失", "loss"), ("損失", "loss"), ("准确率", "accuracy"), ("準確率", "accuracy"), ("正解率", "accuracy")),
+    ("\N{FULLWIDTH COLON}", ": "),
+)
+# Loss at step 100: 0.5; Score at iteration 0 is 4088.19
+_AT_STEP = re.compile(
+    r"\s(?:at|after|in|on|for) (?:global )?(?:step|iteration|iter|epoch|episode|batch|round)\s{0,9}"
+    r"#?\d[\d,]*(?:/\d+)?\s{0,9}(?=[:=]\s|is\s[-+\d.eE]+%?\.?$)",
+    re.IGNORECASE,
+)
+# Train loss 64998 0.302735; Validation loss 64000:  0.323265
+_STEP_BETWEEN = re.compile(r"((?:[A-Za-z]{1,20}[ _])?loss)\s(\d+)(?::\s{1,9}|\s)(?=-?\d+\.\d)", re.IGNORECASE)
+# 20 iter, 20000 ts, -483 rew
+_TURNED = re.compile(r"\s{0,9}([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s([A-Za-z][\w/]{0,30}(?:\s[A-Za-z]\w{0,30})?)\s{0,9}")
+_TURNED_LAST = re.compile(r"(?<!\S)([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s([A-Za-z][\w/]{0,30}(?:\s[A-Za-z]\w{0,30})?)$")
+_STEPS_BEHIND = names.words("iter iters ts timesteps")
 # tensor(2.3111, grad_fn=<NllLossBackward0>), Array(0.31, dtype=float32), np.float64(0.31)
 _WRAPPED = re.compile(
     r"\b(?:tensor|Array|(?:np|numpy)\.\w{1,20})\(\s{0,9}([-+]?(?:\d[\d.]*(?:[eE][-+]?\d+)?|nan|inf))\s{0,9}(?:,[^()]{0,200})?\)"
@@ -437,13 +428,16 @@ def _literal(text: str) -> Mapping[str, Any] | None:
 
 def _of_object(value: Mapping[str, Any]) -> Printed | None:
     values = dict(_flat(value))
-    step = next((values.pop(name) for name in ("step", "global_step", "iter", "iteration") if name in values), None)
+    step = next((values.pop(name) for name in _STEP_FIELDS if name in values), None)
+    total = values.pop("total_steps", None) if step is not None else None
     epoch = values.pop("epoch", None)
-    names = [part for name in values for part in _parts(name)]
-    is_metrics = not _STRONG.isdisjoint(names) or (step is not None and not _WEAK.isdisjoint(names))
+    is_metrics = any(map(names.has_strong_word, values)) or (step is not None and any(map(names.has_weak_word, values)))
     if not is_metrics:
         return None
-    return Printed(values, step=_whole(step), epoch=epoch)
+    return Printed(values, step=as_count(step), total_steps=as_count(total), epoch=epoch)
+
+
+_STEP_FIELDS = ("step", "global_step", "iter", "iteration", "current_steps")
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "", level: int = 0) -> Iterator[tuple[str, float]]:
@@ -451,89 +445,5 @@ def _flat(value: Mapping[str, Any], prefix: str = "", level: int = 0) -> Iterato
         name = f"{prefix}{key}"
         if isinstance(item, Mapping) and level < _MAX_LEVELS:
             yield from _flat(item, f"{name}/", level + 1)
-        elif (number := _number(item)) is not None:
+        elif (number := as_number(item)) is not None:
             yield name, number
-
-
-def _number(item: Any) -> float | None:
-    if isinstance(item, bool) or not isinstance(item, (int, float, str)):
-        return None
-    try:
-        return float(item)
-    except (ValueError, OverflowError):
-        return None
-
-
-# -- tables
-
-
-class _Tables:
-    """Tables whose columns or sections are named by earlier lines: fastai's, Ultralytics's, stable-baselines3's."""
-
-    def __init__(self) -> None:
-        self._columns: list[str] = []
-        self._section = ""
-        self._cells: dict[str, float] | None = None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the next line may belong to one."""
-        return bool(self._columns) or self._cells is not None
-
-    def parse(self, line: str) -> Printed | None:
-        """What this line contains, or completes; None if nothing."""
-        return self._of_box(line) if line.startswith(("|", "---")) else self._of_columns(line)
-
-    def _of_box(self, line: str) -> Printed | None:
-        if line.startswith("---"):
-            cells, self._cells = self._cells, None if self._cells else {}
-            return None if not cells else _of_cells(cells)
-        if self._cells is None or (found := _CELLS.fullmatch(line)) is None:
-            return None
-        name, value = found[1], found[2].strip()
-        if name.endswith("/"):
-            self._section = name
-        elif len(self._cells) < _MAX_COLUMNS and (number := _number(value)) is not None:
-            self._cells[f"{self._section}{name.replace(' ', '_')}"] = number
-        return None
-
-    def _of_columns(self, line: str) -> Printed | None:
-        words = line.split()
-        if 2 <= len(words) <= _MAX_COLUMNS and all(_COLUMN.fullmatch(word) for word in words):
-            names = [part for word in words for part in _parts(word)]
-            if not _STRONG.isdisjoint(names):
-                columns = re.split(r"\s{2,}|\t", line.strip())
-                self._columns = ["_".join(each.split()).lower() for each in (columns if len(columns) > 1 else words)]
-            return None
-        if not self._columns or len(words) < len(self._columns):
-            return None
-        cells = dict(zip(self._columns, words, strict=False))
-        place = self._columns[0] if self._columns[0] in _PLACES else "epoch"
-        if place not in cells or (found := re.fullmatch(r"(\d+)(?:/(\d+))?", cells.pop(place))) is None:
-            return None
-        numbers = {name: _number(text) for name, text in cells.items() if _NEVER.isdisjoint(_parts(name))}
-        values = {name: number for name, number in numbers.items() if number is not None}
-        if not any(not _STRONG.isdisjoint(_parts(name)) for name in values):
-            return None
-        if place != "epoch":
-            return Printed(values, step=_count(found[1]), total_steps=_count(found[2]))
-        return Printed(values, epoch=float(found[1]), epochs=_count(found[2]))
-
-
-_CELLS = re.compile(r"\|\s+([A-Za-z][\w/. -]*?)\s*\|\s*([^|]*)\|")
-_COLUMN = re.compile(r"[A-Za-z#][\w./()@-]*")
-_PLACES = ("epoch", "iter", "iteration", "step", "steps")  # of a row
-
-
-def _of_cells(cells: dict[str, float]) -> Printed:
-    """The contents of a box; its steps are environment steps."""
-    step = next((_whole(cells.pop(name)) for name in _STEP_CELLS if name in cells), None)
-    epoch = cells.pop("Epoch", None)
-    values = {
-        name: value for name, value in cells.items() if not name.startswith("time/") and _NEVER.isdisjoint(_parts(name))
-    }
-    unit = None if step is None else "environment step"
-    return Printed(values, step=step, epoch=epoch, unit=unit)
-
-
-_STEP_CELLS = ("time/total_timesteps", "total_timesteps", "TotalEnvInteracts")

@@ -18,7 +18,8 @@ from backprop.store.files import open_to_append
 from backprop.store.metric_names import is_training_loss
 from backprop.store.output import protocol
 from backprop.store.output.outlook import Outlook
-from backprop.store.output.printed import MAX_LINE, Printed, Reader, parse
+from backprop.store.output.printed import MAX_LINE, Reader
+from backprop.store.output.printed_position import Printed
 from backprop.store.output.tail import LineBlock, Tail
 from backprop.store.rundir import RunDir
 from backprop.trainer import save_marks
@@ -136,10 +137,10 @@ class PrintedMetrics:
             return []
         self._bars_at = now
         found = []
-        for tail, _ in self._readers:
+        for tail, reader in self._readers:
             before, text = self._bars.get(tail), tail.unfinished(MAX_LINE).decode(errors="replace")
             self._bars[tail] = text
-            if "\r" in text and text != before and (bar := parse(text)) is not None:
+            if "\r" in text and text != before and (bar := reader.read_unfinished(text)) is not None:
                 found.append(bar)
         return self._lines(found)
 
