@@ -7,7 +7,6 @@ from itertools import count
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
 from backprop.views.verdict.statistics import Judgement, Verdict, holm, judge, runs_needed, with_lost_runs
 
@@ -31,6 +30,8 @@ def one(
 
 def test_a_difference_that_every_seed_shows():
     """With the figures of scipy's own paired test."""
+    from scipy import stats  # a second of CPU time, which each worker of pytest-xdist would spend at collection
+
     baseline, candidate = (0.80, 0.85, 0.78, 0.90), (0.82, 0.88, 0.80, 0.93)  # steps of 0.01, so 0.00125 for continuity
     found = one(seeds(*baseline), seeds(*candidate))
     expected = stats.ttest_rel([value - 0.00125 for value in candidate], baseline)
@@ -50,6 +51,8 @@ def test_smaller_may_be_better():
 
 def test_runs_without_a_common_seed_are_not_paired():
     """With the figures of scipy's own Welch test."""
+    from scipy import stats
+
     baseline, candidate = (1.0, 2.0, 3.0, 4.0), (5.0, 7.0, 6.0, 6.0)  # steps of 1, so 0.125 for continuity
     found = one(unpaired(*baseline), unpaired(*candidate))
     expected = stats.ttest_ind([value - 0.125 for value in candidate], baseline, equal_var=False)
