@@ -43,6 +43,9 @@ HANG_S = 240.0
 # `make test &` in a script: whatever we start would be deaf to it
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# `nohup make test`: so they would be to a closed terminal, which we ourselves go on to survive
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 BACKPROP = str(Path(sys.executable).with_name("backprop"))
 _STREAMS = {"stdin", "stdout", "stderr"}
@@ -244,9 +247,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: item.nodeid)
         random.Random(seed).shuffle(items)
     else:
-        items.sort(key=timeout_s, reverse=True)
+        items.sort(key=lambda item: _timeout_s(item, float(config.getini("timeout"))), reverse=True)
 
 
-def timeout_s(item: pytest.Item) -> float:
+def _timeout_s(item: pytest.Item, default: float) -> float:
     marker = item.get_closest_marker("timeout")
-    return float(item.config.getini("timeout") if marker is None else marker.args[0])
+    return default if marker is None else float(marker.args[0])

@@ -28,6 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 _READ_AT_START = ("PYTHON", "LC_", "LANG", "LD_")
 # what most commands import when they are called; the page and the full-screen view are too heavy to have in all of them
 _MODULES = [
+    "__main__",
+    "cli.annotating",
     "cli.app",
     "cli.commands.run",
     "cli.commands.resume",
@@ -46,7 +48,13 @@ _MODULES = [
     "cli.background",
     "store.output.printed_metrics",
     "lifecycle.indexing",
+    "lifecycle.annotating",
     "lifecycle.recovery",
+    "lifecycle.removed_runs",
+    "lifecycle.same_runs",
+    "supervisor.estimate",
+    "supervisor.process.tree_usage",
+    "supervisor.roster",
     "supervisor.session",
     "lifecycle.driver",
     "lifecycle.admission",
@@ -57,9 +65,11 @@ _MODULES = [
     "supervisor.environment",
     "engines.local",
     "engines.slurm.engine",
+    "trainer.hooks.saved_files.contents",
     "views.terminal.runs_table",
     "views.terminal.run_details",
     "views.terminal.machine_summary",
+    "views.documents.fields",
     "views.documents.run_json",
     "views.terminal.live_line",
 ]

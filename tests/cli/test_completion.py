@@ -1,5 +1,6 @@
 """Completion, through a real bash and through click's protocol."""
 
+import functools
 import shlex
 import sqlite3
 import subprocess
@@ -16,7 +17,7 @@ from tests.conftest import BACKPROP, Runs, wait_for
 # zsh and fish ask with the same variables that their scripts set; bash runs its script for real
 ASK_BASH = """
 PATH={folder}:$PATH
-eval "$({backprop} completion bash)"
+{script}
 COMP_WORDS=({words})
 COMP_CWORD={position}
 compopt() {{ printf 'compopt %s %s\n' "$@"; }}  # only defined while readline completes
@@ -25,11 +26,17 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 """
 
 
+@functools.cache
+def bash_script() -> str:
+    """What `backprop completion bash` prints."""
+    return subprocess.run([BACKPROP, "completion", "bash"], capture_output=True, text=True, check=True).stdout
+
+
 def in_bash(runs: Runs, *words: str) -> list[str]:
     """What bash offers for the last of these words."""
     program = ASK_BASH.format(
         folder=shlex.quote(str(Path(BACKPROP).parent)),
-        backprop=shlex.quote(BACKPROP),
+        script=bash_script(),
         words=" ".join(shlex.quote(word) for word in ("backprop", *words)),
         position=len(words),
     )

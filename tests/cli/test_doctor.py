@@ -42,7 +42,8 @@ def programs(runs: Runs, **texts: str) -> str:
     for name, text in texts.items():
         (folder / name.replace("_", "-")).write_text(text)
         (folder / name.replace("_", "-")).chmod(0o755)
-    return f"{folder}:{runs.environment['PATH']}"
+    # a python3 that is a script of pyenv's would take ten times as long
+    return f"{folder}:{Path(sys.executable).parent}:{runs.environment['PATH']}"
 
 
 @pytest.mark.parametrize(("terminal", "has_colours"), [("xterm", True), ("dumb", False)])

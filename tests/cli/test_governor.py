@@ -58,7 +58,8 @@ class Machine:
         self._cards: dict[int, dict[str, Any]] = {}
         self._apps: list[dict[str, Any]] = []
         runs.environment |= {
-            "PATH": f"{FAKES}{os.pathsep}{os.environ['PATH']}",
+            # a python3 that is a script of pyenv's would take ten times as long, for every reading
+            "PATH": os.pathsep.join((str(FAKES), str(Path(sys.executable).parent), os.environ["PATH"])),
             "FAKE_NVIDIA_SMI": str(self._state),
             "BACKPROP_GPU_PROBE": "nvidia-smi",
         }

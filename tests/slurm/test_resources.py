@@ -3,6 +3,7 @@
 import json
 import stat
 import subprocess
+import sys
 
 import pytest
 
@@ -106,7 +107,7 @@ def cards(runs: SlurmRuns) -> None:
     state.write_text(json.dumps({"gpus": found}))
     script = folder / "nvidia-smi"
     # the environment that a job gets has no variable of the pretended tool
-    script.write_text(f'#!/bin/sh\nFAKE_NVIDIA_SMI={state} exec {FAKES}/nvidia-smi "$@"\n')
+    script.write_text(f'#!/bin/sh\nFAKE_NVIDIA_SMI={state} exec {sys.executable} -IS {FAKES}/nvidia-smi "$@"\n')
     script.chmod(0o700)
     runs.environment |= {"PATH": f"{folder}:{runs.environment['PATH']}", "BACKPROP_GPU_PROBE": "nvidia-smi"}
 

@@ -7,7 +7,6 @@ from itertools import count
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
 from backprop.lifecycle.significance import (
     LEVEL,
@@ -21,6 +20,7 @@ from backprop.lifecycle.significance import (
     two_sided,
     with_lost_runs,
 )
+from tests.conftest import scaled
 
 
 def seeds(*values: float) -> dict[str, float]:
@@ -42,6 +42,8 @@ def one(
 
 def test_a_difference_that_every_seed_shows():
     """With the figures of scipy's own paired test."""
+    from scipy import stats  # a second of CPU time, which each worker of pytest-xdist would spend at collection
+
     baseline, candidate = (0.80, 0.85, 0.78, 0.90), (0.82, 0.88, 0.80, 0.93)  # steps of 0.01, so 0.00125 for continuity
     found = one(seeds(*baseline), seeds(*candidate))
     expected = stats.ttest_rel([value - 0.00125 for value in candidate], baseline)
@@ -55,6 +57,8 @@ def test_a_difference_that_every_seed_shows():
 
 @pytest.mark.parametrize("freedom", [1, 1.5, 2, 4, 9.3, 30, 200, 5_000, 2_000_000])
 def test_students_t_is_that_of_scipy(freedom: float):
+    from scipy import stats
+
     for t in (0.0, 1e-9, 0.01, 0.5, 1.0, 1.96, 2.5, 4.0, 12.0, 100.0, 1e6, 1e200):
         assert two_sided(t, freedom) == pytest.approx(2 * stats.t.sf(t, freedom), rel=1e-8, abs=1e-300)
     assert critical(freedom) == pytest.approx(stats.t.ppf(1 - LEVEL / 2, freedom), rel=1e-8)
@@ -68,6 +72,8 @@ def test_smaller_may_be_better():
 
 def test_runs_without_a_common_seed_are_not_paired():
     """With the figures of scipy's own Welch test."""
+    from scipy import stats
+
     baseline, candidate = (1.0, 2.0, 3.0, 4.0), (5.0, 7.0, 6.0, 6.0)  # steps of 1, so 0.125 for continuity
     found = one(unpaired(*baseline), unpaired(*candidate))
     expected = stats.ttest_ind([value - 0.125 for value in candidate], baseline, equal_var=False)
@@ -171,7 +177,8 @@ def test_equals_are_rarely_called_different(is_paired: bool, trials: int):
 @pytest.mark.parametrize("digits", [None, 4])
 def test_coarse_equals_are_rarely_called_different(pairs: int, noise_steps: float, digits: int | None):
     """An accuracy on 30 samples, also as it is printed: without the correction, 8 pairs would be wrong in 6 of 100."""
-    rng, trials, wrong = random.Random(3), 10_000, 0
+    # 8 pairs are where the correction is needed
+    rng, trials, wrong = random.Random(3), 10_000 if pairs == 8 else scaled(10_000), 0
     for _ in range(trials):
         shifts = [rng.uniform(0, 1) + rng.gauss(0, 3) for _ in range(pairs)]
         sides = [[round(shift + rng.gauss(0, noise_steps)) / 30 for shift in shifts] for _ in range(2)]
@@ -186,7 +193,7 @@ def test_coarse_equals_are_rarely_called_different(pairs: int, noise_steps: floa
 @pytest.mark.parametrize("is_coarse", [False, True])
 def test_equals_of_unequal_numbers_are_rarely_called_different(few: int, many: int, is_coarse: bool):
     """Two runs against ten: their own spread says little, and Welch's test alone is wrong in 10 of 100."""
-    rng, trials, wrong = random.Random(4), 4_000, 0
+    rng, trials, wrong = random.Random(4), scaled(4_000), 0
     for _ in range(trials):
         sides = [[rng.gauss(0.3, 1.0) for _ in range(count)] for count in (few, many)]
         baseline, candidate = (unpaired(*(map(round, v) if is_coarse else v)) for v in sides)
