@@ -1,13 +1,13 @@
 // The curves of the selected runs: one chart per metric, and the controls that all charts share.
 
 import { Chart } from "./chart.js";
-import { CurveData, canDraw } from "./curvedata.js";
+import { CurveData, MAX_CURVES, canDraw } from "./curvedata.js";
 import { el, setText } from "./dom.js";
 import * as format from "./format.js";
+import { Legend } from "./legend.js";
 import { Slots, isDark } from "./palette.js";
 
 const FIRST_CHARTS = 12;
-const MAX_CURVES = 100; // that the server draws at once
 const TOTAL_STEPS = "total_steps"; // a target, not a measurement
 const EPOCH = "epoch"; // progress: listed last
 export const ALL = "*";
@@ -15,7 +15,7 @@ export const ALL = "*";
 export class CurvesPanel {
   #charts = new Map(); // metric -> Chart
   #slots = new Slots();
-  #runs = []; // [{id, name}]
+  #runs = []; // [{id, name, detail, isGoingOn}]
   main = null; // the main metric of these runs; a name may be empty
   #metrics = []; // that these runs have
   #most = FIRST_CHARTS;
@@ -75,6 +75,7 @@ export class CurvesPanel {
       this.resetButton,
     );
     this.hint = el("p", { class: "hint", text: hint });
+    this.legend = new Legend({ remove: on.remove });
     this.charts = el("div", { class: "charts" });
     this.more = el("button", {
       type: "button",
@@ -87,12 +88,12 @@ export class CurvesPanel {
         },
       },
     });
-    root.append(this.bar, this.hint, this.charts, this.more);
+    root.append(this.bar, this.hint, this.legend.root, this.charts, this.more);
   }
 
   slotOf = (id) => this.#slots.of(id);
 
-  /** Show these runs. Their metrics come with `setMetrics`. */
+  /** Show these runs: [{id, name, detail, isGoingOn}]; `detail` tells it from others. Their metrics come with `setMetrics`. */
   setRuns(runs) {
     const before = this.#runs.map((run) => run.id).join();
     this.#runs = runs;
@@ -137,10 +138,16 @@ export class CurvesPanel {
   /** The metrics that are currently drawn. */
   shown() {
     const { metric } = this.#controls;
-    if (metric === ALL)
-      return this.#metrics.slice(0, Math.min(this.#most, Math.floor(MAX_CURVES / Math.max(1, this.#runs.length))));
+    if (metric === ALL) return this.#metrics.slice(0, this.#most);
     const one = metric !== null && this.#metrics.includes(metric) ? metric : this.main;
     return one === null ? [] : [one];
+  }
+
+  /** The curves to receive updates of: of charts in sight, and of runs that go on before others. */
+  subscription() {
+    const ids = (isGoingOn) => this.#runs.filter((run) => run.isGoingOn === isGoingOn).map((run) => run.id);
+    const metrics = this.shown().filter((metric) => this.#charts.get(metric)?.isInSight);
+    return [true, false].flatMap((isGoingOn) => this.data.subscription(ids(isGoingOn), metrics)).slice(0, MAX_CURVES);
   }
 
   append(event) {
@@ -156,7 +163,7 @@ export class CurvesPanel {
     const metrics = this.shown();
     this.metricField.value = this.#controls.metric === ALL ? ALL : (metrics[0] ?? "");
     const left = this.#controls.metric === ALL ? this.#metrics.length - metrics.length : 0;
-    this.more.hidden = left <= 0 || metrics.length < this.#most;
+    this.more.hidden = left <= 0;
     setText(this.more, `Show more (${format.plural(left, "metric")} left)`);
     this.#placeCharts(metrics);
     await this.data.want(this.#ids(), metrics, this.#controls.axis, isAnew);
@@ -175,8 +182,12 @@ export class CurvesPanel {
     }
     for (const metric of wanted) {
       if (!this.#charts.has(metric)) {
-        const zoom = (range) => this.#zoom(range, metric);
-        this.#charts.set(metric, new Chart(metric, { zoom, remove: this.on.remove }));
+        const on = {
+          zoom: (range) => this.#zoom(range, metric),
+          values: (values) => this.legend.setValues(this.#charts.size === 1 ? values : new Map()),
+          sight: () => this.on.live(),
+        };
+        this.#charts.set(metric, new Chart(metric, on));
       }
       this.charts.append(this.#charts.get(metric).root);
     }
@@ -187,17 +198,17 @@ export class CurvesPanel {
     this.#range = range;
     this.resetButton.hidden = range === null;
     this.root.dataset.zoomed = range === null ? "no" : "yes";
+    if (range === null) this.data.unzoom();
   }
 
   async #zoom(range, metric = null) {
     if (range === null ? this.#range === null : !this.#zoomable().includes(metric)) return;
     this.#setRange(range);
-    await this.data.zoom(this.#ids(), this.#zoomable(), range);
+    if (range !== null) await this.data.zoom(this.#ids(), this.#zoomable(), range);
   }
 
   /** The axis of a chart: what was measured has no steps, and is drawn over time. */
-  #over = (metric) =>
-    this.#runs.map(({ id }) => this.data.get(id, metric)?.over).find(Boolean) ?? this.#controls.axis;
+  #over = (metric) => this.#runs.map(({ id }) => this.data.get(id, metric)?.over).find(Boolean) ?? this.#controls.axis;
 
   /** The charts that share a range. */
   #zoomable = () => this.shown().filter((metric) => this.#over(metric) === this.#controls.axis);
@@ -220,7 +231,12 @@ export class CurvesPanel {
 
   #draw() {
     const { axis, log, smooth } = this.#controls;
-    const options = { isLog: log, smooth, look: `${this.#look}${isDark()}` };
+    const look = `${this.#look}${isDark()}`;
+    const options = { isLog: log, smooth, look };
+    this.legend.draw(
+      this.#runs.map((run) => this.#inLegend(run)),
+      look,
+    );
     for (const [metric, chart] of this.#charts) {
       const over = this.#over(metric);
       const curves = this.#runs.flatMap(({ id, name }) => {
@@ -236,5 +252,10 @@ export class CurvesPanel {
       (sum, metric) => sum + this.#runs.reduce((n, { id }) => n + (this.data.get(id, metric)?.count ?? 0), 0),
       0,
     );
+  }
+
+  #inLegend({ id, name, detail }) {
+    const hasMissing = [...this.#charts.keys()].some((metric) => this.data.get(id, metric)?.missing.length > 0);
+    return { id, name, detail, slot: this.#slots.of(id), hasMissing };
   }
 }

@@ -18,7 +18,7 @@ const DETAILS_EVERY_MS = 5000; // a selected run may report new metrics
 const FIRST_CHOSEN = 3;
 
 class Page {
-  #known = new Map(); // chosen runs: id -> {name, metrics, main, asked_ms}
+  #known = new Map(); // chosen runs: id -> {name, params, isGoingOn, metrics, main, asked_ms}
   #tableVersion = null;
   #isLost = false;
   #scroll = 0;
@@ -109,7 +109,7 @@ class Page {
     const isRun = run !== null;
     return {
       rows: isRun ? [] : [...new Set([...this.table.visible().map((row) => row.id), ...(runs ?? [])])],
-      curves: this.#panel().data.known(),
+      curves: this.#panel().subscription(),
       details: run,
       log: isRun ? this.runPage.log.subscription() : null,
       machine: true,
@@ -137,9 +137,17 @@ class Page {
 
   #drawChosen() {
     const ids = (this.route.state.runs ?? []).filter((id) => this.#known.has(id));
-    this.panel.setRuns(ids.map((id) => ({ id, name: this.#known.get(id).name })));
-    this.table.setChosen(ids, this.panel.slotOf);
     const known = ids.map((id) => this.#known.get(id));
+    const details = differences(known.map((run) => run.params));
+    this.panel.setRuns(
+      known.map(({ name, isGoingOn }, place) => ({
+        id: ids[place],
+        name: name ?? (details[place] || ids[place]),
+        detail: name === null ? "" : details[place],
+        isGoingOn,
+      })),
+    );
+    this.table.setChosen(ids, this.panel.slotOf);
     const main = known.find((run) => run.main !== null)?.main ?? null;
     this.panel.setMetrics([...new Set(known.flatMap((run) => run.metrics))].sort(), main);
     this.live?.changed();
@@ -150,7 +158,9 @@ class Page {
       const details = await api.run(id);
       const metrics = Object.keys(details.summaries);
       this.#known.set(id, {
-        name: details.name || details.id,
+        name: details.name || null,
+        params: details.params,
+        isGoingOn: details.is_going_on,
         metrics,
         main: details.metric ?? (metrics.includes("loss") ? "loss" : null),
         asked_ms: Date.now(),
@@ -207,6 +217,7 @@ class Page {
     const isWrong = error?.status === 400;
     byId("filter-problem").hidden = !isWrong;
     setText(byId("filter-problem"), isWrong ? format.visible(error.message, 600) : "");
+    if (isWrong) setText(byId("count"), "");
     setAttribute(byId("filter"), "aria-invalid", isWrong ? "true" : null);
     if (error && !isWrong) this.#failed(error);
   }
@@ -342,6 +353,18 @@ function welcome() {
     el("p", { text: "Your script needs no changes. JSON lines that it prints on stdout become curves:" }),
     el("pre", { text: '{"step": 12, "loss": 0.31}' }),
   ];
+}
+
+/** What tells runs apart: for each the parameters that are not the same in all, as "lr=0.1 layers=3". */
+function differences(all) {
+  const names = [...new Set(all.flatMap((params) => Object.keys(params)))];
+  const differ = names.filter((name) => new Set(all.map((params) => JSON.stringify(params[name]))).size > 1);
+  return all.map((params) =>
+    differ
+      .filter((name) => name in params)
+      .map((name) => `${format.name(name, 40)}=${format.value(params[name])}`)
+      .join(" "),
+  );
 }
 
 new Page();

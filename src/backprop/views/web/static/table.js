@@ -81,7 +81,6 @@ export class RunsTable {
         cell.append(
           el("button", {
             type: "button",
-            tabindex: -1,
             text: column.title,
             on: { click: () => this.on.sort(this.#sortKey(column)) },
           }),
@@ -254,11 +253,18 @@ export class RunsTable {
       if (error.name === "AbortError") return;
       this.#stale.add(page);
       this.#hold(error);
+      if (error.status === 400) this.#empty(); // the rows that are there answer another question
       this.on.problem(error);
     } finally {
       if (this.#pending.get(page) === controller) this.#pending.delete(page);
     }
     if (!controller.signal.aborted) this.load();
+  }
+
+  #empty() {
+    this.#pages.clear();
+    this.#count = 0;
+    this.render();
   }
 
   /** The active row stays on its run when the order changes. */
