@@ -27,7 +27,8 @@ from backprop.errors import BackpropError, NoSuchRunError
 from backprop.records import Run, RunView
 from backprop.store import metric_names, query
 from backprop.store.home import HomeBusyError
-from backprop.views.web import logs, params, serializers
+from backprop.views.bands import band
+from backprop.views.web import columns, logs, params, serializers
 from backprop.views.web.auth import AccessToken, Address, AuthMiddleware
 from backprop.views.web.index_pool import IndexPool, NotYetError
 from backprop.views.web.services import Services
@@ -43,6 +44,9 @@ _TYPES = {
     ".png": "image/png",
     ".txt": "text/plain; charset=utf-8",
 }
+_GOALS_OF = 50  # runs, by which it is judged what the main metric is, and which values of it are better
+_MAX_BAND_RUNS = 100
+_BAND_POINTS = 1000
 _RESPOND_WITHIN_S = 0.7  # the outcome of a slower request is sent as an event
 _log = logging.getLogger("backprop")
 
@@ -92,10 +96,12 @@ class Pages:
             Route("/", self.page),
             Route("/static/{name:path}", self.static),
             Route("/api/runs", self.runs),
+            Route("/api/groups", self.groups),
             Route("/api/runs/{id}", self.run),
             Route("/api/runs/{id}/log", self.log),
             Route("/api/runs/{id}/patch", self.patch),
             Route("/api/curves", self.curves),
+            Route("/api/bands", self.bands),
             Route("/api/machine", self.machine),
             Route("/api/events", self.events),
             Route("/api/runs/{id}/stop", self.stop, methods=["POST"]),
@@ -124,17 +130,30 @@ class Pages:
     # -- data
 
     def runs(self, request: Request) -> Response:
-        wanted = params.runs(request)
+        wanted, keys = params.runs(request), params.columns(request)
         self._pool.catch_up()
         now = datetime.now(timezone.utc)
         with self._pool.connection() as index:
+            views = query.runs(index, wanted)
+            shown = columns.usual(views) if keys is None else keys
             return _json(
                 {
                     "total": query.count(index),
                     "shown_of": query.count(index, wanted),
-                    "runs": [serializers.row(index, view, now) for view in query.runs(index, wanted)],
+                    "columns": columns.heads(shown, views),
+                    "offered": columns.offered(views),
+                    "runs": [serializers.row(index, view, now, shown) for view in views],
                 }
             )
+
+    def groups(self, request: Request) -> Response:
+        wanted, by = msgspec.structs.replace(params.runs(request), limit=None), params.grouping(request)
+        self._pool.catch_up()
+        with self._pool.connection() as index:
+            newest = query.runs(index, msgspec.structs.replace(wanted, sort="created", limit=_GOALS_OF))
+            metric = request.query_params.get("metric") or metric_names.commonest_main_metric(newest)
+            rows = query.groups(index, wanted, by, metric or "")
+            return _json(serializers.groups(rows, by, metric, newest))
 
     def run(self, request: Request) -> Response:
         self._pool.catch_up()
@@ -174,6 +193,17 @@ class Pages:
                 if name is not None:
                     documents.append(serializers.curve_document(index, view, name, axis, points, begin, end))
         return _json({"axis": axis, "curves": documents})
+
+    def bands(self, request: Request) -> Response:
+        """Mean and spread of the curves of the newest runs that a filter finds; and which metrics these have."""
+        axis = params.axis(request)
+        metric = request.query_params.get("metric") or ""
+        wanted = msgspec.structs.replace(params.runs(request), sort="created", limit=_MAX_BAND_RUNS)
+        self._pool.catch_up()
+        with self._pool.connection() as index:
+            views = query.runs(index, wanted)
+            found = [query.curve(index, view, metric, axis, max_points=_BAND_POINTS) for view in views if metric]
+        return _json(serializers.band_document(band(found), views))
 
     def machine(self, request: Request) -> Response:  # noqa: ARG002
         return _json_bytes(self.streams.poller.read_machine())

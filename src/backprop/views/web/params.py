@@ -10,11 +10,13 @@ from backprop.records import Record
 from backprop.store import filters
 from backprop.store.curves import Axis
 from backprop.store.index import Index
+from backprop.views.web import columns as web_columns
 from backprop.views.web import logs, serializers
 from backprop.views.web.sse import Subscription
 
 MAX_ROWS = 500
 _MAX_CURVES = 100
+_MAX_COLUMNS = 30
 _MAX_WORDS = 4_000  # characters of a search or a filter
 _MAX_BODY_BYTES = 10_000
 _MAX_INT = 2**53 - 1  # the greatest safe integer of JavaScript
@@ -87,6 +89,26 @@ def runs(request: Request) -> filters.Wanted:
         limit=whole(request, "limit", 100, 0, MAX_ROWS),
         offset=whole(request, "offset", 0, 0, _MAX_INT),
     )
+
+
+def columns(request: Request) -> list[str] | None:
+    """The columns that are asked for, each of which is valid; None: the usual ones."""
+    if "column" not in request.query_params:
+        return None
+    keys = [key for key in dict.fromkeys(request.query_params.getlist("column")) if key]
+    if len(keys) > _MAX_COLUMNS:
+        raise invalid(f"at most {_MAX_COLUMNS} columns can be asked for.")
+    for wrong in filter(None, map(web_columns.mistake, keys)):
+        raise invalid(wrong)
+    return keys
+
+
+def grouping(request: Request) -> str:
+    """What runs are grouped by: `group`, or `param.NAME`."""
+    by = request.query_params.get("by", "group")
+    if by != "group" and filters.kind_and_name(by)[0] != "param":
+        raise invalid(f"by must be group or param.NAME, not {by[:80]!r}.")
+    return by
 
 
 def curves_of(request: Request) -> list[tuple[str, str | None]]:

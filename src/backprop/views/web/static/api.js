@@ -49,10 +49,19 @@ async function get(path, signal, waits = () => {}) {
 const getJson = async (path, signal, waits) => (await get(path, signal, waits)).json();
 const of = (id) => `/api/runs/${encodeURIComponent(id)}`;
 
-export function runs({ search, filter, sort, descending, offset, limit }, signal) {
+/** columns: the keys of those that are wanted, or null for the usual ones. */
+export function runs({ search, filter, sort, descending, offset, limit, columns }, signal) {
   const query = new URLSearchParams({ search, filter, sort, descending: descending ? "1" : "0", offset, limit });
+  for (const key of columns?.length === 0 ? [""] : (columns ?? [])) query.append("column", key);
   return getJson(`/api/runs?${query}`, signal);
 }
+
+export const groups = ({ search, filter, by, metric }, signal) =>
+  getJson(`/api/groups?${new URLSearchParams({ search, filter, by, metric: metric ?? "" })}`, signal);
+
+/** Mean and spread of the curves of the runs that a filter finds. */
+export const band = (filter, metric, axis, signal) =>
+  getJson(`/api/bands?${new URLSearchParams({ filter, metric, axis })}`, signal);
 
 export const run = (id, signal, waits) => getJson(of(id), signal, waits);
 export const machine = (signal) => getJson("/api/machine", signal);

@@ -9,6 +9,7 @@ import { ink, swatch } from "./palette.js";
 const { uPlot } = globalThis; // index.html loads it before the modules
 
 const RAW_ALPHA = "40"; // of the raw curve behind a smoothed one, as hex
+const BAND_ALPHA = "2e"; // of the spread around a mean
 const MOST_READ = 8; // curves whose values are shown at the cursor: the nearest ones
 const NEAR_SIGHT = "300px";
 
@@ -50,7 +51,7 @@ export class Chart {
     this.size = new ResizeObserver(() => {
       if (this.#plot && this.canvas.clientWidth)
         this.#plot.setSize({ width: this.canvas.clientWidth, height: this.canvas.clientHeight });
-      else if (this.#options) this.draw(this.#curves, this.#options);
+      else if (this.#options) this.#lay();
     });
     this.size.observe(this.canvas);
     const seen = ([entry]) => {
@@ -63,19 +64,32 @@ export class Chart {
   }
 
   /**
-   * curves: [{run, name, slot, x, y, missing}], options: {axis, isLog, smooth, range, look}.
-   * `look` is anything that changes when colours do.
+   * curves: [{run, name, slot, x, y, missing}], bands: [{run, name, slot, xs, mean, low, high}],
+   * options: {axis, isLog, smooth, range, look}. `look` is anything that changes when colours do.
    */
-  draw(curves, options) {
-    this.#curves = curves.map((curve) => prepared(curve, options));
+  draw(curves, bands, options) {
+    const means = bands.map(({ xs, mean, low, high, ...band }) => ({
+      ...band,
+      x: xs,
+      y: mean,
+      low,
+      high,
+      missing: [],
+    }));
+    this.#curves = [...curves, ...means].map((curve) => prepared(curve, options));
     this.#options = options;
     this.#measure();
     this.#say();
     this.on.values(this.#valuesAt(null));
+    this.#lay();
+  }
+
+  #lay() {
+    const options = this.#options;
     if (!this.canvas.clientWidth) return; // not laid out yet: the observer calls again
     const data = joined(this.#curves, options.smooth > 0);
     const shape = JSON.stringify([
-      curves.map(({ run, slot }) => [run, slot]),
+      this.#curves.map(({ run, slot, low }) => [run, slot, low !== undefined]),
       options.axis,
       options.isLog,
       options.smooth > 0,
@@ -199,15 +213,31 @@ export class Chart {
             points: { show: (u, index) => isSparse(u, index), size: 5, fill: colour },
           };
           const raw = { stroke: colour + RAW_ALPHA, width: 1, points: { show: false } };
-          return smooth > 0 ? [raw, main] : [main];
+          const edge = { stroke: "transparent", width: 0, points: { show: false } };
+          return curve.low ? [main, edge, edge] : smooth > 0 ? [raw, main] : [main];
         }),
       ],
+      bands: this.#bandPairs().map(([low, high, slot]) => ({
+        series: [high, low],
+        fill: ink(slot).colour + BAND_ALPHA,
+      })),
       hooks: {
         setSelect: [(u) => this.#selected(u)],
         setCursor: [(u) => this.#showAt(u)],
         draw: [(u) => this.#markMissing(u), (u) => this.#markSpikes(u)],
       },
     };
+  }
+
+  /** Of each band the numbers of the series that are its edges, and its slot. */
+  #bandPairs() {
+    const pairs = [];
+    let number = 1;
+    for (const { low, slot } of this.#curves) {
+      if (low) pairs.push([number + 1, number + 2, slot]);
+      number += low ? 3 : this.#options.smooth > 0 ? 2 : 1;
+    }
+    return pairs;
   }
 
   #xRange(min, max) {
@@ -341,13 +371,14 @@ export class Chart {
 
 function prepared(curve, { isLog, smooth }) {
   const shown = isLog ? curve.y.map((value) => (value !== null && value > 0 ? value : null)) : curve.y;
-  return { ...curve, shown, line: smoothed(shown, smooth) };
+  return { ...curve, shown, line: curve.low ? shown : smoothed(shown, smooth) }; // a mean is smooth enough
 }
 
 /** All curves over one x: uPlot draws null as a gap and looks past undefined. */
 function joined(curves, isSmoothed) {
   if (curves.length === 0) return [[]];
-  const ys = (curve) => (isSmoothed ? [curve.shown, curve.line] : [curve.line]);
+  const ys = (curve) =>
+    curve.low ? [curve.line, curve.low, curve.high] : isSmoothed ? [curve.shown, curve.line] : [curve.line];
   const tables = curves.map((curve) => [curve.x, ...ys(curve).map((values) => values.map(drawable))]);
   return uPlot.join(
     tables,

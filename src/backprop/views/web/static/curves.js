@@ -1,5 +1,6 @@
 // The curves of the selected runs: one chart per metric, and the controls that all charts share.
 
+import * as api from "./api.js";
 import { Chart } from "./chart.js";
 import { CurveData, MAX_CURVES, canDraw } from "./curvedata.js";
 import { el, setText } from "./dom.js";
@@ -12,10 +13,15 @@ const TOTAL_STEPS = "total_steps"; // a target, not a measurement
 const EPOCH = "epoch"; // progress: listed last
 export const ALL = "*";
 
+const bandKey = (filter, metric) => JSON.stringify([filter, metric]);
+
 export class CurvesPanel {
   #charts = new Map(); // metric -> Chart
   #slots = new Slots();
   #runs = []; // [{id, name, detail, isGoingOn}]
+  #bands = []; // [{filter, name}]
+  #bandCurves = new Map(); // filter and metric -> {xs, mean, low, high}
+  #bandController = null;
   main = null; // the main metric of these runs; a name may be empty
   #metrics = []; // that these runs have
   #most = FIRST_CHARTS;
@@ -97,13 +103,30 @@ export class CurvesPanel {
   setRuns(runs) {
     const before = this.#runs.map((run) => run.id).join();
     this.#runs = runs;
-    this.#slots.assign(runs.map((run) => run.id));
-    this.hint.hidden = runs.length > 0;
-    this.bar.hidden = runs.length === 0;
-    this.root.classList.toggle("bare", runs.length === 0);
+    this.#assignSlots();
     if (before === runs.map((run) => run.id).join()) this.redraw();
-    else if (runs.length === 0) this.#setRange(null);
+    else if (runs.length + this.#bands.length === 0) this.#setRange(null);
     this.#load();
+  }
+
+  /** Draw mean and spread of the runs of these filters: [{filter, name}]. */
+  setBands(bands) {
+    const isSame = JSON.stringify(bands) === JSON.stringify(this.#bands);
+    this.#bands = bands;
+    this.#assignSlots();
+    if (!isSame) this.#load();
+  }
+
+  reloadBands() {
+    if (this.#bands.length) this.#load();
+  }
+
+  #assignSlots() {
+    this.#slots.assign([...this.#runs.map((run) => run.id), ...this.#bands.map((band) => band.filter)]);
+    const isEmpty = this.#runs.length + this.#bands.length === 0;
+    this.hint.hidden = !isEmpty;
+    this.bar.hidden = isEmpty;
+    this.root.classList.toggle("bare", isEmpty);
   }
 
   /** Which metrics there are, which is the main one, and which were measured: those come last. */
@@ -166,15 +189,33 @@ export class CurvesPanel {
     this.more.hidden = left <= 0;
     setText(this.more, `Show more (${format.plural(left, "metric")} left)`);
     this.#placeCharts(metrics);
+    this.#loadBands(metrics);
     await this.data.want(this.#ids(), metrics, this.#controls.axis, isAnew);
     if (this.#range) await this.data.zoom(this.#ids(), this.#zoomable(), this.#range);
     this.on.live();
   }
 
+  async #loadBands(metrics) {
+    const { axis } = this.#controls;
+    this.#bandController?.abort();
+    const { signal } = (this.#bandController = new AbortController());
+    const found = new Map();
+    try {
+      for (const metric of metrics)
+        for (const { filter } of this.#bands)
+          found.set(bandKey(filter, metric), await api.band(filter, metric, axis, signal));
+    } catch (error) {
+      if (error.name !== "AbortError") this.on.failed(error);
+      return;
+    }
+    this.#bandCurves = found;
+    this.redraw();
+  }
+
   #ids = () => this.#runs.map((run) => run.id);
 
   #placeCharts(metrics) {
-    const wanted = this.#runs.length ? metrics : [];
+    const wanted = this.#runs.length + this.#bands.length ? metrics : [];
     for (const [metric, chart] of this.#charts) {
       if (wanted.includes(metric)) continue;
       chart.remove();
@@ -234,7 +275,7 @@ export class CurvesPanel {
     const look = `${this.#look}${isDark()}`;
     const options = { isLog: log, smooth, look };
     this.legend.draw(
-      this.#runs.map((run) => this.#inLegend(run)),
+      [...this.#runs.map((run) => this.#inLegend(run)), ...this.#bands.map((band) => this.#bandInLegend(band))],
       look,
     );
     for (const [metric, chart] of this.#charts) {
@@ -245,13 +286,23 @@ export class CurvesPanel {
           ? [{ run: id, name, slot: this.#slots.of(id), x: curve.x, y: curve.y, missing: curve.missing }]
           : [];
       });
-      chart.draw(curves, { ...options, axis: over, range: over === axis ? this.#range : null });
+      const bands = this.#bands.flatMap(({ filter, name }) => {
+        const band = this.#bandCurves.get(bandKey(filter, metric));
+        return band?.xs.length ? [{ ...band, run: filter, name, slot: this.#slots.of(filter) }] : [];
+      });
+      chart.draw(curves, bands, { ...options, axis: over, range: over === axis ? this.#range : null });
     }
     // for tests: how many points all charts hold
     this.root.dataset.points = [...this.#charts.keys()].reduce(
       (sum, metric) => sum + this.#runs.reduce((n, { id }) => n + (this.data.get(id, metric)?.count ?? 0), 0),
       0,
     );
+  }
+
+  #bandInLegend({ filter, name }) {
+    const runs = [...this.#charts.keys()].map((metric) => this.#bandCurves.get(bandKey(filter, metric))?.runs_of)[0];
+    const detail = runs === undefined ? "" : `mean ± sd of ${format.plural(runs, "run")}`;
+    return { id: filter, name, detail, slot: this.#slots.of(filter), hasMissing: false };
   }
 
   #inLegend({ id, name, detail }) {

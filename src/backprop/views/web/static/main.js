@@ -2,10 +2,12 @@
 
 import * as actions from "./actions.js";
 import * as api from "./api.js";
+import { chooseColumns, titleOf } from "./columns.js";
 import { CurvesPanel } from "./curves.js";
 import { byId, debounced, el, setAttribute, setText } from "./dom.js";
 import * as format from "./format.js";
 import { token } from "./access_token.js";
+import { GroupsTable } from "./groups.js";
 import * as keys from "./keys.js";
 import { Live } from "./live.js";
 import { drawMachine } from "./machine.js";
@@ -16,12 +18,15 @@ import { watchTheme } from "./themes.js";
 
 const DETAILS_EVERY_MS = 5000; // a selected run may report new metrics
 const FIRST_CHOSEN = 3;
+const REFRESH_EVERY_MS = 5000; // of what the server's row events do not bring: chosen columns, groups and their curves
 
 class Page {
   #known = new Map(); // chosen runs: id -> {name, params, isGoingOn, metrics, main, asked_ms}
+  #bandMetrics = new Map(); // filter of chosen runs -> {metrics, main}
   #tableVersion = null;
   #isLost = false;
   #scroll = 0;
+  #refreshing = null; // a timer
 
   constructor() {
     this.route = new Route((state, before) => this.#changed(state, before));
@@ -35,16 +40,27 @@ class Page {
       {
         open: (row) => this.route.go({ run: row.id }),
         choose: (row, isChosen) => this.#choose(row, isChosen),
-        sort: (key) => this.#sort(key),
+        sort: (key, isDescending) => this.#sort(key, isDescending),
         seen: () => this.live?.changed(),
         counted: (counts) => this.#counted(counts),
         problem: (error) => this.#filterProblem(error),
       },
       (id) => this.route.link({ run: id }),
     );
+    this.groups = new GroupsTable(byId("groups"), {
+      open: (filter) =>
+        this.route.go({ by: null, filter: [this.route.state.filter, filter].filter(Boolean).join(" ") }),
+      choose: (filter, isChosen) => this.#chooseBand(filter, isChosen),
+      counted: (text) => setText(byId("count"), text),
+      problem: (error) => this.#filterProblem(error),
+    });
     this.panel = new CurvesPanel(
       byId("curves"),
-      { ...shared, remove: (id) => this.#choose({ id }, false) },
+      {
+        ...shared,
+        remove: (id) =>
+          this.route.state.bands.includes(id) ? this.#chooseBand(id, false) : this.#choose({ id }, false),
+      },
       "Select runs with the check boxes or the x key to compare their curves.",
     );
     this.runPage = new RunPage(byId("run-view"), shared, () => this.route.link({ run: null }));
@@ -89,7 +105,11 @@ class Page {
       if (byId(id) !== document.activeElement) byId(id).value = value;
     }
     if (!isRun) {
-      this.table.setQuery({ search: state.search, filter: state.filter, sort: state.sort, descending: state.desc });
+      const found = { search: state.search, filter: state.filter };
+      byId("grid").hidden = state.by !== null;
+      this.table.setQuery({ ...found, sort: state.sort, descending: state.desc, columns: state.cols });
+      this.groups.setQuery({ ...found, by: state.by, metric: state.metric === "*" ? null : state.metric });
+      this.#offerGroups();
       if (before?.run) {
         byId("grid").scrollTop = this.#scroll;
         byId("grid").focus({ preventScroll: true });
@@ -98,7 +118,8 @@ class Page {
     this.runPage.setControls(state);
     this.runPage.open(state.run);
     this.panel.setControls(state);
-    if (before?.runs?.join() !== state.runs?.join() || !before) this.#showChosen();
+    const chosen = (one) => JSON.stringify([one?.runs, one?.bands]);
+    if (chosen(before) !== chosen(state) || !before) this.#showChosen();
     this.live?.changed();
   }
 
@@ -128,10 +149,19 @@ class Page {
     this.route.go({ runs: isChosen ? [...others, row.id] : others });
   }
 
+  #chooseBand(filter, isChosen) {
+    const others = this.route.state.bands.filter((other) => other !== filter);
+    this.route.go({ bands: isChosen ? [...others, filter] : others });
+  }
+
   async #showChosen() {
     const ids = this.route.state.runs ?? [];
     for (const id of this.#known.keys()) if (!ids.includes(id)) this.#known.delete(id);
-    await Promise.all(ids.filter((id) => !this.#known.has(id)).map((id) => this.#fetchChosen(id)));
+    const { bands } = this.route.state;
+    await Promise.all([
+      ...ids.filter((id) => !this.#known.has(id)).map((id) => this.#fetchChosen(id)),
+      ...bands.filter((filter) => !this.#bandMetrics.has(filter)).map((filter) => this.#fetchBandMetrics(filter)),
+    ]);
     this.#drawChosen();
   }
 
@@ -147,10 +177,24 @@ class Page {
         isGoingOn,
       })),
     );
+    const { bands } = this.route.state;
+    this.panel.setBands(bands.map((filter) => ({ filter, name: GroupsTable.label(filter) })));
     this.table.setChosen(ids, this.panel.slotOf);
-    const main = known.find((run) => run.main !== null)?.main ?? null;
-    this.panel.setMetrics([...new Set(known.flatMap((run) => run.metrics))].sort(), main);
+    this.groups.setChosen(bands, this.panel.slotOf);
+    const all = [...known, ...bands.map((filter) => this.#bandMetrics.get(filter)).filter(Boolean)];
+    const main = all.find((one) => one.main !== null)?.main ?? null;
+    this.panel.setMetrics([...new Set(all.flatMap((one) => one.metrics))].sort(), main);
     this.live?.changed();
+  }
+
+  async #fetchBandMetrics(filter) {
+    try {
+      const { metrics, metric } = await api.band(filter, "", "step");
+      this.#bandMetrics.set(filter, { metrics, main: metric });
+    } catch (error) {
+      if (error.status === 400) this.#chooseBand(filter, false);
+      this.#failed(error);
+    }
   }
 
   async #fetchChosen(id) {
@@ -175,6 +219,7 @@ class Page {
 
   #rows(rows) {
     this.table.update(rows);
+    if (rows.length) this.#refreshSoon();
     const due = rows.filter(
       ({ id }) =>
         this.#known.has(id) &&
@@ -184,15 +229,31 @@ class Page {
   }
 
   #tableChanged(version) {
-    if (version !== this.#tableVersion) this.table.refresh(); // the first, too: the rows may be older
+    if (version !== this.#tableVersion) {
+      this.table.refresh(); // the first, too: the rows may be older
+      this.#refreshSoon();
+    }
     this.#tableVersion = version;
   }
 
+  /** What row events do not bring, at most every few seconds. */
+  #refreshSoon() {
+    this.#refreshing ??= setTimeout(() => {
+      this.#refreshing = null;
+      if (document.hidden || this.route.state.run !== null) return;
+      if (this.table.hasMetrics()) this.table.refresh();
+      this.groups.refresh();
+      this.panel.reloadBands();
+    }, REFRESH_EVERY_MS);
+  }
+
   #counted({ total, shown, isFirst }) {
-    setText(
-      byId("count"),
-      shown === total ? format.plural(total, "run") : `${format.whole(shown)} of ${format.plural(total, "run")}`,
-    );
+    this.#offerGroups();
+    if (this.route.state.by === null)
+      setText(
+        byId("count"),
+        shown === total ? format.plural(total, "run") : `${format.whole(shown)} of ${format.plural(total, "run")}`,
+      );
     byId("grid").classList.toggle("none", shown === 0);
     byId("empty").hidden = shown > 0;
     if (total === 0) byId("empty").replaceChildren(...welcome());
@@ -268,11 +329,22 @@ class Page {
 
   // -- user input
 
-  #sort(key) {
+  #sort(key, isDescending) {
     const { sort, desc } = this.route.state;
-    const isWord = key === "name" || key === "status";
-    // newest and greatest first, but the smallest loss first
-    this.route.go(sort === key ? { desc: !desc } : { sort: key, desc: !isWord && !this.table.isOfMetric(key) });
+    this.route.go(sort === key ? { desc: !desc } : { sort: key, desc: isDescending });
+  }
+
+  /** What runs can be grouped by: their groups, and the parameters they have. */
+  #offerGroups() {
+    const { by } = this.route.state;
+    const params = this.table.offered.filter((key) => key.startsWith("param."));
+    const keys = ["", "group", ...new Set([...(by?.startsWith("param.") ? [by] : []), ...params])];
+    if (byId("by").dataset.keys !== JSON.stringify(keys)) {
+      byId("by").dataset.keys = JSON.stringify(keys);
+      const title = (key) => ({ "": "nothing", group: "group" })[key] ?? format.name(titleOf(key), 40);
+      byId("by").replaceChildren(...keys.map((key) => el("option", { value: key, text: title(key) })));
+    }
+    byId("by").value = by ?? "";
   }
 
   #clear() {
@@ -295,6 +367,14 @@ class Page {
       });
     }
     byId("help").addEventListener("click", () => keys.showHelp());
+    byId("by").addEventListener("change", () => this.route.go({ by: byId("by").value || null }));
+    byId("columns").addEventListener("click", () =>
+      chooseColumns({
+        offered: this.table.offered,
+        shown: this.table.columns.filter((column) => column.kind).map((column) => column.sort),
+        chosen: (cols) => this.route.go({ cols }),
+      }),
+    );
   }
 
   #subject = () => (this.route.state.run === null ? this.table.active : this.runPage.details);
