@@ -1,5 +1,7 @@
 """Many runs that differ little: columns of what differs, and groups with their mean."""
 
+from selenium.webdriver.common.action_chains import ActionChains
+
 from tests.browser.conftest import Page, Training, Ui
 from tests.conftest import Runs
 
@@ -85,3 +87,31 @@ def test_a_metric_column_follows_a_run(page: Page, served: Ui, training: Trainin
     page.open(f"{served.address}#/?cols=metric.acc")
     seen = page.until(lambda: column(page, 0) and column(page, 0)[0])
     page.until(lambda: column(page, 0)[0] not in {seen, ""})
+
+
+def test_parameters_against_a_metric(page: Page, served: Ui, runs: Runs):
+    """A scatter plot and parallel coordinates of all runs in the table; what is dragged over is selected."""
+    made(runs, ("a", 0.1, 1), ("a", 0.3, 1), ("b", 0.2, 2))
+    page.open(f"{served.address}#/?runs=&x=param.lr&y=best.loss&colour=param.seed")
+    page.until(lambda: len(page.names()) == 3)
+    drawn = "document.querySelector('#explore').dataset.drawn"
+    page.one("#tabs button:nth-child(2)").click()
+    page.until(lambda: page.js(drawn) == "3")
+    assert "3 runs: best loss by lr" in page.text("#explore .plot-note")
+    canvas = page.one("canvas.explore")
+    page.requests()
+    width, height = canvas.size["width"], canvas.size["height"]
+    left_half = ActionChains(page.driver).move_to_element_with_offset(canvas, -width // 2 + 70, -height // 2 + 5)
+    left_half.click_and_hold().move_by_offset(width // 2 - 60, height - 40).release().perform()
+    chosen = "[...document.querySelectorAll('.rows .row[aria-selected=true] .name-text')].map((one) => one.textContent)"
+    page.until(lambda: page.js(chosen) == ["a0.1-1"])
+
+    page.one("#tabs button:nth-child(3)").click()
+    page.until(lambda: "drag along an axis" in page.text("#explore .plot-note"))
+    page.until(lambda: page.js(drawn) == "3")
+    lr_axis = ActionChains(page.driver).move_to_element_with_offset(canvas, -width // 2 + 64, -height // 2 + 10)
+    lr_axis.click_and_hold().move_by_offset(0, (height - 64) * 7 // 10).release().perform()
+    page.until(lambda: page.js(chosen) == ["b0.2-2", "a0.3-1"])
+    assert "view=parallel" in page.driver.current_url
+    page.one("#tabs button:nth-child(1)").click()
+    page.until(lambda: len(page.all(".legend li")) == 2)

@@ -84,3 +84,11 @@ def test_mean_and_spread_of_a_filter(server: Server, runs: Runs):
     assert [round(value, 9) for value in told["mean"]] == [0.2, 0.1]
     assert told["metrics"] == ["acc", "elo", "loss"]
     assert server.get("/api/bands", filter="group=none").json["runs_of"] == 0
+
+
+def test_columns_of_all_runs_at_once(server: Server, runs: Runs):
+    """For plots: a list for each column, the newest run first, and how many runs match."""
+    made(runs, ("a", 0.5, 1), ("b", 0.25, 2))
+    told = server.get("/api/values", column=["param.lr", "best.loss", "param.none"], filter="lr>0").json
+    assert (told["names"], told["total"]) == (["b-0.25-2", "a-0.5-1"], 2)
+    assert told["values"] == [[0.25, 0.5], [0.25, 0.25], [None, None]]

@@ -47,6 +47,7 @@ _TYPES = {
 _GOALS_OF = 50  # runs, by which it is judged what the main metric is, and which values of it are better
 _MAX_BAND_RUNS = 100
 _BAND_POINTS = 1000
+_MAX_VALUES = 10_000  # runs
 _RESPOND_WITHIN_S = 0.7  # the outcome of a slower request is sent as an event
 _log = logging.getLogger("backprop")
 
@@ -102,6 +103,7 @@ class Pages:
             Route("/api/runs/{id}/patch", self.patch),
             Route("/api/curves", self.curves),
             Route("/api/bands", self.bands),
+            Route("/api/values", self.values),
             Route("/api/machine", self.machine),
             Route("/api/events", self.events),
             Route("/api/runs/{id}/stop", self.stop, methods=["POST"]),
@@ -193,6 +195,14 @@ class Pages:
                 if name is not None:
                     documents.append(serializers.curve_document(index, view, name, axis, points, begin, end))
         return _json({"axis": axis, "curves": documents})
+
+    def values(self, request: Request) -> Response:
+        """Columns of the newest runs that match, for plots of parameters against metrics."""
+        wanted, keys = params.runs(request), params.columns(request) or []
+        self._pool.catch_up()
+        with self._pool.connection() as index:
+            newest = msgspec.structs.replace(wanted, sort="created", limit=_MAX_VALUES)
+            return _json(serializers.values(query.values(index, newest, keys), len(keys), query.count(index, wanted)))
 
     def bands(self, request: Request) -> Response:
         """Mean and spread of the curves of the newest runs that a filter finds; and which metrics these have."""

@@ -36,9 +36,11 @@ def offered(views: Sequence[RunView]) -> list[str]:
     names = dict.fromkeys([*params.differing(views), *params.names(views)])
     metrics = sorted({name for view in views for name in view.summaries if not metric_names.is_progress(name)})
     used = [name for name in figures.NAMES if any(figures.value(view.usage, name) is not None for view in views)]
+    with_goal = {name for name in metrics if metric_names.common_goal(name, views) is not None}
     columns = [
         *(f"param.{name}" for name in names),
-        *(f"{kind}.{name}" for name in metrics for kind in ("best", "metric")),
+        *(f"best.{name}" for name in metrics if name in with_goal),
+        *(f"metric.{name}" for name in metrics),
         *(f"{figures.PREFIX}{name}" for name in used),
     ]
     return columns[:_MAX_OFFERED]

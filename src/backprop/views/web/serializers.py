@@ -183,6 +183,19 @@ def curve(points: curves.Curve, mark: str | None) -> dict[str, Any]:
     }
 
 
+def values(rows: Sequence[tuple[Any, ...]], columns_: int, total: int) -> dict[str, Any]:
+    """Ids and names of runs, and a list for each column. total: of all runs that match."""
+    return {
+        "ids": [row[0] for row in rows],
+        "names": [_cell(row[1]) for row in rows],
+        "values": [
+            [_cell(row[place]) if isinstance(row[place], str) else row[place] for row in rows]
+            for place in range(2, 2 + columns_)
+        ],
+        "total": total,
+    }
+
+
 def band_document(found: Band, views: Sequence[RunView]) -> dict[str, Any]:
     """Mean and spread of some runs' curves, and what metrics they have."""
     names = sorted({name for view in views for name in view.summaries if not metric_names.is_progress(name)})

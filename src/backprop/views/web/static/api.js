@@ -59,6 +59,13 @@ export function runs({ search, filter, sort, descending, offset, limit, columns 
 export const groups = ({ search, filter, by, metric }, signal) =>
   getJson(`/api/groups?${new URLSearchParams({ search, filter, by, metric: metric ?? "" })}`, signal);
 
+/** Columns of the newest runs: {ids, names, values: one list for each column, total}. */
+export function values({ search, filter, columns }, signal) {
+  const query = new URLSearchParams({ search, filter });
+  for (const key of columns) query.append("column", key);
+  return getJson(`/api/values?${query}`, signal);
+}
+
 /** Mean and spread of the curves of the runs that a filter finds. */
 export const band = (filter, metric, axis, signal) =>
   getJson(`/api/bands?${new URLSearchParams({ filter, metric, axis })}`, signal);

@@ -15,7 +15,7 @@ const REACHES = [
 /** A value within what can be drawn: the span of an axis has to be a number. */
 export const drawable = (value) => (typeof value === "number" ? Math.max(-MOST, Math.min(MOST, value)) : value);
 
-/** The range in which curves are readable: a few outliers do not flatten all others. On a log scale none is left out. */
+/** The range in which curves are readable: a few outliers do not flatten the rest. On a log scale none is left out. */
 export function ySpan(curves, isLog) {
   const found = Float64Array.from(curves.flatMap(({ ys }) => ys.filter(Number.isFinite).map(drawable))).sort();
   if (found.length === 0) return isLog ? [0.1, 1] : [0, 1];

@@ -1,4 +1,5 @@
-// One metric of some runs, drawn with uPlot: zoom by dragging or by keys, values at the cursor, marks for what is not drawn.
+// One metric of some runs, drawn with uPlot: zoom by dragging or by keys, values at the cursor, marks for what is
+// not drawn.
 
 import { decades, drawable, spikes, stepTick, timeTick, yAxisSize, ySpan } from "./axes.js";
 import { smoothed } from "./curvedata.js";
@@ -23,7 +24,7 @@ export class Chart {
   #extent = null; // of the whole x-axis
   isInSight = true; // or near it
 
-  /** on: zoom(range or null), values(run -> value) at the cursor or else the last ones, sight() when that has changed. */
+  /** on: zoom(range or null), values(run -> value) at the cursor or else the last ones, sight() when it changes. */
   constructor(metric, on) {
     this.metric = metric;
     this.on = on;

@@ -99,7 +99,7 @@ export class CurvesPanel {
 
   slotOf = (id) => this.#slots.of(id);
 
-  /** Show these runs: [{id, name, detail, isGoingOn}]; `detail` tells it from others. Their metrics come with `setMetrics`. */
+  /** Show these runs: [{id, name, detail, isGoingOn}]; `detail` tells one from others. See also `setMetrics`. */
   setRuns(runs) {
     const before = this.#runs.map((run) => run.id).join();
     this.#runs = runs;

@@ -61,8 +61,8 @@ function* gauges(machine, limits, slots) {
 
 const nameOf = ({ name, run_id: run }) => format.visible(name || run, 40);
 
-const holdings = (ticket) =>
-  `${nameOf(ticket)}: ${format.size(ticket.ram_seen_bytes)} of RAM (reserved ${format.size(ticket.ram_promised_bytes)})`;
+const holdings = ({ ram_seen_bytes: used, ram_promised_bytes: reserved, ...ticket }) =>
+  `${nameOf(ticket)}: ${format.size(used)} of RAM (reserved ${format.size(reserved)})`;
 
 /** Groups folders by file system: the same size, and the same free space but for writes between two readings. */
 function disks({ disk_free_bytes: free, disk_total_bytes: total }) {

@@ -10,6 +10,7 @@ import { token } from "./access_token.js";
 import { GroupsTable } from "./groups.js";
 import * as keys from "./keys.js";
 import { Live } from "./live.js";
+import { Explorer } from "./explore.js";
 import { drawMachine } from "./machine.js";
 import { MAX_CHOSEN, Route } from "./route.js";
 import { RunPage } from "./run.js";
@@ -63,6 +64,13 @@ class Page {
       },
       "Select runs with the check boxes or the x key to compare their curves.",
     );
+    this.explorer = new Explorer(byId("explore"), {
+      controls: shared.controls,
+      choose: (ids) => this.#chooseMany(ids),
+      open: (id) => this.route.go({ run: id }),
+      failed: shared.failed,
+    });
+    this.#tabs();
     this.runPage = new RunPage(byId("run-view"), shared, () => this.route.link({ run: null }));
     this.live = new Live(() => this.#subscription(), {
       rows: (rows) => this.#rows(rows),
@@ -80,6 +88,7 @@ class Page {
     watchTheme(byId("theme"), () => {
       this.panel.relook();
       this.runPage.panel.relook();
+      this.explorer.draw();
       this.#showChosen();
     });
     setInterval(() => this.#tick(), 1000);
@@ -110,6 +119,7 @@ class Page {
       this.table.setQuery({ ...found, sort: state.sort, descending: state.desc, columns: state.cols });
       this.groups.setQuery({ ...found, by: state.by, metric: state.metric === "*" ? null : state.metric });
       this.#offerGroups();
+      this.#explore();
       if (before?.run) {
         byId("grid").scrollTop = this.#scroll;
         byId("grid").focus({ preventScroll: true });
@@ -147,6 +157,34 @@ class Page {
       return;
     }
     this.route.go({ runs: isChosen ? [...others, row.id] : others });
+  }
+
+  /** Instead of what was selected. */
+  #chooseMany(ids) {
+    if (ids.length > MAX_CHOSEN) actions.toast(`${ids.length} runs: the newest ${MAX_CHOSEN} are selected.`);
+    this.route.go({ runs: ids.slice(0, MAX_CHOSEN) });
+  }
+
+  #tabs() {
+    const tab = (view, text) => {
+      const button = el("button", {
+        type: "button",
+        role: "tab",
+        "aria-controls": view === null ? "curves" : "explore",
+        text,
+        on: { click: () => this.route.go({ view }) },
+      });
+      return [view, button];
+    };
+    this.tabs = [tab(null, "Curves"), tab("scatter", "Scatter"), tab("parallel", "Parallel coordinates")];
+    byId("tabs").append(...this.tabs.map(([, button]) => button));
+  }
+
+  #explore() {
+    const { search, filter, view, x, y, colour } = this.route.state;
+    for (const [of, button] of this.tabs) setAttribute(button, "aria-selected", of === view);
+    byId("curves").hidden = view !== null;
+    this.explorer.setQuery({ search, filter, kind: view, x, y, colour }, this.table.offered);
   }
 
   #chooseBand(filter, isChosen) {
@@ -243,12 +281,14 @@ class Page {
       if (document.hidden || this.route.state.run !== null) return;
       if (this.table.hasMetrics()) this.table.refresh();
       this.groups.refresh();
+      this.explorer.refresh();
       this.panel.reloadBands();
     }, REFRESH_EVERY_MS);
   }
 
   #counted({ total, shown, isFirst }) {
     this.#offerGroups();
+    this.#explore();
     if (this.route.state.by === null)
       setText(
         byId("count"),

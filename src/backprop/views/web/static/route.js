@@ -13,6 +13,10 @@ const DEFAULTS = Object.freeze({
   runs: null, // selected runs; null: nothing was selected yet
   cols: null, // columns of the table that were chosen; null: the usual ones
   by: null, // what runs are grouped by: "group" or "param.NAME"; null: each run is a row
+  view: null, // below the table: null for curves, "scatter" or "parallel"
+  x: null, // columns of these plots; null: the first ones
+  y: null,
+  colour: null,
   bands: [], // filters, of whose runs mean and spread are drawn
   metric: null, // null: the main one; "*": all
   axis: "step",
@@ -22,6 +26,7 @@ const DEFAULTS = Object.freeze({
 
 export const MAX_CHOSEN = 20;
 const MAX_BANDS = 10;
+const VIEWS = ["scatter", "parallel"];
 
 const list = (text) => (text === "" ? [] : text.split(",").map(decoded));
 const joined = (words) => words.map(encodeURIComponent).join(",");
@@ -42,6 +47,10 @@ export function parse(hash) {
     cols: asked.has("cols") ? list(asked.get("cols")) : null,
     by: asked.get("by") || null,
     bands: asked.getAll("band").slice(0, MAX_BANDS),
+    view: VIEWS.includes(asked.get("view")) ? asked.get("view") : null,
+    x: asked.get("x"),
+    y: asked.get("y"),
+    colour: asked.get("colour"),
     metric: asked.get("metric"),
     axis: asked.get("axis") === "time" ? "time" : "step",
     log: asked.get("log") === "1",
@@ -67,6 +76,7 @@ export function address(state) {
   if (state.runs !== null) query.set("runs", state.runs.join(","));
   if (state.cols !== null) query.set("cols", joined(state.cols));
   if (state.by !== null) query.set("by", state.by);
+  for (const name of ["view", "x", "y", "colour"]) if (state[name] !== null) query.set(name, state[name]);
   for (const filter of state.bands) query.append("band", filter);
   if (state.metric !== null) query.set("metric", state.metric);
   if (state.axis !== DEFAULTS.axis) query.set("axis", state.axis);

@@ -55,7 +55,8 @@ export class RunsTable {
   offered = []; // keys of columns that can be chosen
 
   /**
-   * on: open(row), choose(row, isChosen), sort(key, isDescending) where that is the usual order, seen(), counted({total, shown, isFirst}), problem(error or null).
+   * on: open(row), choose(row, isChosen), sort(key, isDescending) where that is the usual order, seen(),
+   * counted({total, shown, isFirst}), problem(error or null).
    */
   constructor(root, on, linkTo) {
     this.root = root;
