@@ -1,6 +1,7 @@
 """Many runs that differ little: columns of what differs, and groups with their mean."""
 
 from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
 
 from tests.browser.conftest import Page, Training, Ui
 from tests.conftest import Runs
@@ -115,3 +116,34 @@ def test_parameters_against_a_metric(page: Page, served: Ui, runs: Runs):
     assert "view=parallel" in page.driver.current_url
     page.one("#tabs button:nth-child(1)").click()
     page.until(lambda: len(page.all(".legend li")) == 2)
+
+
+def test_many_runs_are_selected_and_acted_on(page: Page, served: Ui, runs: Runs):
+    """All, the best, a range; what is asked for is asked about once, with how many runs it is."""
+    made(runs, ("a", 0.1, 1), ("b", 0.2, 1), ("c", 0.3, 1), ("d", 0.4, 1))
+    page.open(f"{served.address}#/?runs=")
+    page.until(lambda: len(page.names()) == 4)
+    selected = lambda: page.texts("#selection .count")  # noqa: E731
+    button = lambda text: next(one for one in page.all("#selection button") if one.text == text)  # noqa: E731
+    button("All").click()
+    page.until(lambda: selected() == ["4 selected"])
+    page.until(lambda: page.points() == 40)
+    button("None").click()
+    page.until(lambda: selected() == ["select"])
+    boxes = page.all(".rows .row input")
+    boxes[1].click()
+    ActionChains(page.driver).key_down(Keys.SHIFT).click(boxes[3]).key_up(Keys.SHIFT).perform()
+    page.until(lambda: selected() == ["3 selected"])
+
+    button("Tag…").click()
+    page.write("dialog input", "draft")
+    page.press(Keys.ENTER)
+    page.until(lambda: [runs.document(f"{name}-1")["tags"] for name in ("a0.1", "c0.3")] == [["draft"], ["draft"]])
+    assert runs.document("d0.4-1")["tags"] == []
+    button("Delete…").click()
+    assert page.text("dialog h2") == "Delete 3 runs?"
+    page.one("dialog button.main").click()
+    page.until(lambda: page.names() == ["d0.4-1"])
+    button("Best 5").click()
+    page.until(lambda: selected() == ["1 selected"])
+    page.until(lambda: page.points() == 10)

@@ -28,6 +28,10 @@ from backprop.records import Run, RunView
 from backprop.store import metric_names, query
 from backprop.store.home import HomeBusyError
 from backprop.views.bands import band
+from backprop.views.documents.comparison import comparison_rows
+from backprop.views.documents.csv_text import csv_lines
+from backprop.views.terminal.comparison_table import Comparison, side
+from backprop.views.terminal.params import names
 from backprop.views.web import columns, logs, params, serializers
 from backprop.views.web.auth import AccessToken, Address, AuthMiddleware
 from backprop.views.web.index_pool import IndexPool, NotYetError
@@ -106,6 +110,8 @@ class Pages:
             Route("/api/values", self.values),
             Route("/api/machine", self.machine),
             Route("/api/events", self.events),
+            Route("/api/many", self.many, methods=["POST"]),
+            Route("/api/csv", self.csv),
             Route("/api/runs/{id}/stop", self.stop, methods=["POST"]),
             Route("/api/runs/{id}/pause", self.pause, methods=["POST"]),
             Route("/api/runs/{id}/resume", self.resume, methods=["POST"]),
@@ -215,6 +221,23 @@ class Pages:
             found = [query.curve(index, view, metric, axis, max_points=_BAND_POINTS) for view in views if metric]
         return _json(serializers.band_document(band(found), views))
 
+    def csv(self, request: Request) -> Response:
+        """A row for each run, as `backprop compare --csv` prints them."""
+        run_ids = request.query_params.getlist("run")
+        if not 0 < len(run_ids) <= params.MAX_ROWS:
+            raise params.invalid(f"name 1 to {params.MAX_ROWS} runs: run=ID&run=ID.")
+        with self._pool.connection() as index:
+            views = [self._pool.run(index, run_id) for run_id in run_ids]
+        now = datetime.now(timezone.utc)
+        comparison = Comparison(
+            sides=tuple(side(view, now, {}) for view in views),
+            metrics=tuple(metric_names.all_names(views)),
+            params=tuple(names(views)),
+            at_step=None,
+            with_all=True,
+        )
+        return PlainTextResponse("".join(csv_lines(comparison_rows(comparison))), media_type="text/csv; charset=utf-8")
+
     def machine(self, request: Request) -> Response:  # noqa: ARG002
         return _json_bytes(self.streams.poller.read_machine())
 
@@ -237,19 +260,28 @@ class Pages:
         asked = await params.body(request, params.ResumeRequest)
         return await self._carry_out(request, lambda run: self._services.resume(run, asked.minutes))
 
-    async def _carry_out(self, request: Request, action: Callable[[Run], str]) -> Response:
-        return await anyio.to_thread.run_sync(self._respond_soon, request.path_params["id"], action)
+    async def many(self, request: Request) -> Response:
+        """Do something to several runs, as the command line does."""
+        asked = await params.body(request, params.ManyRequest)
+        words = asked.command
+        return await anyio.to_thread.run_sync(self._respond_soon, asked.runs[0], lambda: self._services.call(words))
 
-    def _respond_soon(self, run_id: str, action: Callable[[Run], str]) -> Response:
-        """Do it in a thread, and respond within a second: a later outcome is sent to all pages as an event."""
+    async def _carry_out(self, request: Request, action: Callable[[Run], str]) -> Response:
+        return await anyio.to_thread.run_sync(self._respond_for, request.path_params["id"], action)
+
+    def _respond_for(self, run_id: str, action: Callable[[Run], str]) -> Response:
         self._pool.catch_up()
         with self._pool.connection() as index:
             run = self._pool.run(index, run_id).run
+        return self._respond_soon(run_id, lambda: action(run))
+
+    def _respond_soon(self, run_id: str, action: Callable[[], str]) -> Response:
+        """Do it in a thread, and respond within a second: a later outcome is sent to all pages as an event."""
         done: futures.Future[str] = futures.Future()
 
         def work() -> None:
             try:
-                done.set_result(action(run))
+                done.set_result(action())
             except Exception as error:  # noqa: BLE001  raised again below, or sent to the pages
                 done.set_exception(error)
 

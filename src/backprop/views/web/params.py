@@ -1,6 +1,8 @@
 """Validation of requests. Everything here raises HTTPException (400) with a message about what is allowed."""
 
-from typing import Annotated, TypeVar
+import re
+from collections.abc import Sequence
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -10,6 +12,7 @@ from backprop.records import Record
 from backprop.store import filters
 from backprop.store.curves import Axis
 from backprop.store.index import Index
+from backprop.store.rundir import RUN_ID
 from backprop.views.web import columns as web_columns
 from backprop.views.web import logs, serializers
 from backprop.views.web.sse import Subscription
@@ -20,6 +23,7 @@ _MAX_COLUMNS = 30
 _MAX_WORDS = 4_000  # characters of a search or a filter
 _MAX_BODY_BYTES = 10_000
 _MAX_INT = 2**53 - 1  # the greatest safe integer of JavaScript
+_TAG_CHANGE = re.compile(r"[+-][^+-].*")
 _MAX_DIGITS = 16  # of such a number
 
 T = TypeVar("T")
@@ -31,6 +35,26 @@ class StopRequest(Record, frozen=True):
 
 class PauseRequest(Record, frozen=True):
     pass
+
+
+class ManyRequest(Record, frozen=True):
+    """What to do with several runs. words: of tag the changes (+a, -b), of rename the name of the only run."""
+
+    action: Literal["stop", "pause", "resume", "tag", "rename", "archive", "unarchive", "rm"]
+    runs: Annotated[list[str], msgspec.Meta(min_length=1, max_length=MAX_ROWS)]
+    words: Sequence[str] = ()
+
+    @property
+    def command(self) -> list[str]:
+        """The words of `backprop` that do it. Raises HTTPException where they would mean something else."""
+        ids = [run_id for run_id in self.runs if RUN_ID.fullmatch(run_id)]
+        changes = [word for word in self.words if self.action == "tag" and _TAG_CHANGE.fullmatch(word)]
+        if self.action == "rename" and len(ids) == len(self.words) == 1:
+            return ["rename", "--", *ids, *self.words]
+        if len(ids) < len(self.runs) or len(changes) < len(self.words) or self.action == "rename":
+            raise invalid("runs are ids; tag takes +TAG and -TAG, rename one run and a name, nothing else takes words.")
+        asked = ("--detach", "--again") if self.action == "resume" else ("--yes",)
+        return [self.action, *asked, *ids, *changes]
 
 
 class ResumeRequest(Record, frozen=True):

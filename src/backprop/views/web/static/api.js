@@ -51,7 +51,8 @@ const of = (id) => `/api/runs/${encodeURIComponent(id)}`;
 
 /** columns: the keys of those that are wanted, or null for the usual ones. */
 export function runs({ search, filter, sort, descending, offset, limit, columns }, signal) {
-  const query = new URLSearchParams({ search, filter, sort, descending: descending ? "1" : "0", offset, limit });
+  const way = descending === null ? "" : descending ? "1" : "0"; // null: as the key is usually wanted
+  const query = new URLSearchParams({ search, filter, sort, descending: way, offset, limit });
   for (const key of columns?.length === 0 ? [""] : (columns ?? [])) query.append("column", key);
   return getJson(`/api/runs?${query}`, signal);
 }
@@ -101,6 +102,15 @@ async function post(path, body) {
     body: JSON.stringify(body),
   });
   return (await response.json()).said;
+}
+
+export const many = (action, runs, words) => post("/api/many", { action, runs, words });
+
+/** A row for each run, as a Blob. */
+export async function csv(ids) {
+  const query = new URLSearchParams();
+  for (const id of ids) query.append("run", id);
+  return (await ask(`/api/csv?${query}`)).blob();
 }
 
 export const stop = (id, now) => post(`${of(id)}/stop`, { now });

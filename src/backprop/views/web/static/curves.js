@@ -5,6 +5,7 @@ import { Chart } from "./chart.js";
 import { CurveData, MAX_CURVES, canDraw } from "./curvedata.js";
 import { el, setText } from "./dom.js";
 import * as format from "./format.js";
+import { pictureOf } from "./picture.js";
 import { Legend } from "./legend.js";
 import { Slots, isDark } from "./palette.js";
 
@@ -83,6 +84,7 @@ export class CurvesPanel {
     this.hint = el("p", { class: "hint", text: hint });
     this.legend = new Legend({ remove: on.remove });
     this.charts = el("div", { class: "charts" });
+    this.leftOut = el("p", { class: "plot-note faint", hidden: true });
     this.more = el("button", {
       type: "button",
       class: "more",
@@ -94,7 +96,7 @@ export class CurvesPanel {
         },
       },
     });
-    root.append(this.bar, this.hint, this.legend.root, this.charts, this.more);
+    root.append(this.bar, this.hint, this.legend.root, this.leftOut, this.charts, this.more);
   }
 
   slotOf = (id) => this.#slots.of(id);
@@ -115,6 +117,23 @@ export class CurvesPanel {
     this.#bands = bands;
     this.#assignSlots();
     if (!isSame) this.#load();
+  }
+
+  /** How many selected runs are not drawn. */
+  setLeftOut(count) {
+    this.leftOut.hidden = count === 0;
+    setText(this.leftOut, `${format.plural(count, "more selected run")} not drawn; a group's mean shows them all`);
+  }
+
+  /** All charts below one another, with the legend, as a PNG Blob. */
+  picture() {
+    const charts = [...this.#charts.values()];
+    return pictureOf(
+      charts.map((chart) => ({ title: chart.metric, canvas: chart.canvas.querySelector("canvas") })),
+      [...this.#runs.map((run) => [run.name, run.id]), ...this.#bands.map((band) => [band.name, band.filter])].map(
+        ([name, key]) => ({ name: format.visible(name, 80), slot: this.#slots.of(key) }),
+      ),
+    );
   }
 
   reloadBands() {

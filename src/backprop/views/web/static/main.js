@@ -14,11 +14,13 @@ import { Explorer } from "./explore.js";
 import { drawMachine } from "./machine.js";
 import { MAX_CHOSEN, Route } from "./route.js";
 import { RunPage } from "./run.js";
+import { Selection, save } from "./selection.js";
 import { RunsTable } from "./table.js";
 import { watchTheme } from "./themes.js";
 
 const DETAILS_EVERY_MS = 5000; // a selected run may report new metrics
 const FIRST_CHOSEN = 3;
+const MAX_DRAWN = 20; // of the selected runs
 const REFRESH_EVERY_MS = 5000; // of what the server's row events do not bring: chosen columns, groups and their curves
 
 class Page {
@@ -41,6 +43,7 @@ class Page {
       {
         open: (row) => this.route.go({ run: row.id }),
         choose: (row, isChosen) => this.#choose(row, isChosen),
+        chooseRange: (ids) => this.#chooseMany([...new Set([...(this.route.state.runs ?? []), ...ids])]),
         sort: (key, isDescending) => this.#sort(key, isDescending),
         seen: () => this.live?.changed(),
         counted: (counts) => this.#counted(counts),
@@ -71,6 +74,12 @@ class Page {
       failed: shared.failed,
     });
     this.#tabs();
+    this.selection = new Selection(byId("selection"), {
+      all: () => this.#chooseFirst(MAX_CHOSEN, {}),
+      best: (count) => this.#chooseFirst(count, { sort: this.table.bestKey, descending: null }),
+      none: () => this.route.go({ runs: [] }),
+      png: async () => save(await this.panel.picture(), "backprop-curves.png"),
+    });
     this.runPage = new RunPage(byId("run-view"), shared, () => this.route.link({ run: null }));
     this.live = new Live(() => this.#subscription(), {
       rows: (rows) => this.#rows(rows),
@@ -152,16 +161,28 @@ class Page {
   #choose(row, isChosen) {
     const others = (this.route.state.runs ?? []).filter((id) => id !== row.id);
     if (isChosen && others.length >= MAX_CHOSEN) {
-      actions.toast(`At most ${MAX_CHOSEN} runs can be compared.`, true);
+      actions.toast(`At most ${MAX_CHOSEN} runs can be selected.`, true);
       this.#showChosen();
       return;
     }
     this.route.go({ runs: isChosen ? [...others, row.id] : others });
   }
 
+  /** Select the first runs of the table, or of another order of it. */
+  async #chooseFirst(count, order) {
+    const { search, filter, sort, desc } = this.route.state;
+    const query = { search, filter, sort, descending: desc, columns: [], offset: 0, limit: count, ...order };
+    try {
+      const { runs } = await api.runs(query);
+      this.route.go({ runs: runs.map((run) => run.id) });
+    } catch (error) {
+      this.#failed(error);
+    }
+  }
+
   /** Instead of what was selected. */
   #chooseMany(ids) {
-    if (ids.length > MAX_CHOSEN) actions.toast(`${ids.length} runs: the newest ${MAX_CHOSEN} are selected.`);
+    if (ids.length > MAX_CHOSEN) actions.toast(`${ids.length} runs: the first ${MAX_CHOSEN} are selected.`);
     this.route.go({ runs: ids.slice(0, MAX_CHOSEN) });
   }
 
@@ -193,8 +214,9 @@ class Page {
   }
 
   async #showChosen() {
-    const ids = this.route.state.runs ?? [];
+    const ids = (this.route.state.runs ?? []).slice(0, MAX_DRAWN);
     for (const id of this.#known.keys()) if (!ids.includes(id)) this.#known.delete(id);
+    this.#drawSelection();
     const { bands } = this.route.state;
     await Promise.all([
       ...ids.filter((id) => !this.#known.has(id)).map((id) => this.#fetchChosen(id)),
@@ -217,12 +239,19 @@ class Page {
     );
     const { bands } = this.route.state;
     this.panel.setBands(bands.map((filter) => ({ filter, name: GroupsTable.label(filter) })));
-    this.table.setChosen(ids, this.panel.slotOf);
+    this.#drawSelection();
     this.groups.setChosen(bands, this.panel.slotOf);
     const all = [...known, ...bands.map((filter) => this.#bandMetrics.get(filter)).filter(Boolean)];
     const main = all.find((one) => one.main !== null)?.main ?? null;
     this.panel.setMetrics([...new Set(all.flatMap((one) => one.metrics))].sort(), main);
     this.live?.changed();
+  }
+
+  #drawSelection() {
+    const ids = this.route.state.runs ?? [];
+    this.selection.set(ids.map((id) => ({ id, name: this.#known.get(id)?.name ?? this.table.nameOf(id) })));
+    this.table.setChosen(ids, (id) => (this.#known.has(id) ? this.panel.slotOf(id) : null));
+    this.panel.setLeftOut(Math.max(0, ids.length - MAX_DRAWN));
   }
 
   async #fetchBandMetrics(filter) {

@@ -24,7 +24,7 @@ const DEFAULTS = Object.freeze({
   smooth: 0,
 });
 
-export const MAX_CHOSEN = 20;
+export const MAX_CHOSEN = 200;
 const MAX_BANDS = 10;
 const VIEWS = ["scatter", "parallel"];
 

@@ -42,6 +42,7 @@ export class RunsTable {
   #chosen = new Set();
   #slotOf = () => 0;
   #active = 0;
+  #clickedBefore = null; // number of the row whose check box was clicked last
   #activeId = null;
   #query = null;
   #isHeld = false; // backing off after an error
@@ -55,7 +56,8 @@ export class RunsTable {
   offered = []; // keys of columns that can be chosen
 
   /**
-   * on: open(row), choose(row, isChosen), sort(key, isDescending) where that is the usual order, seen(),
+   * on: open(row), choose(row, isChosen), chooseRange(ids), sort(key, isDescending) where that is the usual order,
+   * seen(),
    * counted({total, shown, isFirst}), problem(error or null).
    */
   constructor(root, on, linkTo) {
@@ -339,6 +341,16 @@ export class RunsTable {
     setAttribute(head.firstChild, "title", `Sort by ${format.visible(this.#metric, 80)}`);
   }
 
+  /** The sort key of the best value of the main metric. */
+  get bestKey() {
+    return `best.${this.#metric}`;
+  }
+
+  /** The name of a run that is or was shown; null where it has none or is not known. */
+  nameOf(id) {
+    return [...this.#pages.values()].flat().find((row) => row.id === id)?.name ?? null;
+  }
+
   /** Whether a column shows what changes while a run trains. */
   hasMetrics() {
     return this.#heads.slice(0, this.#shownHeads).some((head) => head.kind !== "param");
@@ -405,7 +417,8 @@ export class RunsTable {
     cells.box.checked = isChosen;
     setAttribute(cells.box, "aria-label", `Show the curve of ${name}`);
     setAttribute(element, "aria-selected", isChosen);
-    cells.mark.replaceChildren(...(isChosen ? [swatch(this.#slotOf(row.id))] : []));
+    const slot = isChosen ? this.#slotOf(row.id) : null; // none for one whose curve is not drawn
+    cells.mark.replaceChildren(...(slot === null ? [] : [swatch(slot)]));
     const isQuiet = row.status === "running" && row.life_text;
     setText(cells.status, isQuiet ? (row.is_stalled ? "stalled" : "silent") : row.status);
     cells.status.className = `status is-${isQuiet ? "paused" : row.status}`;
@@ -441,9 +454,14 @@ export class RunsTable {
     this.#active = element.index;
     this.#activeId = row.id;
     this.root.focus({ preventScroll: true }); // row elements are recycled: the focus stays on the grid
-    if (event.target === element.cells.box) this.on.choose(row, element.cells.box.checked);
+    if (event.target === element.cells.box && event.shiftKey && this.#clickedBefore !== null) {
+      const [from, to] = [this.#clickedBefore, element.index].sort((a, b) => a - b);
+      const between = Array.from({ length: to - from + 1 }, (_, place) => this.row(from + place));
+      this.on.chooseRange(between.filter(Boolean).map((one) => one.id));
+    } else if (event.target === element.cells.box) this.on.choose(row, element.cells.box.checked);
     else if (!event.target.closest("a") && !event.target.closest(".c-pick") && !getSelection().toString())
       this.on.open(row);
+    if (event.target === element.cells.box) this.#clickedBefore = element.index;
     this.render();
   }
 }
