@@ -15,6 +15,7 @@ import msgspec
 
 from backprop.errors import BackpropError
 
+_LABEL_WIDTH = 40  # characters of a name in a sentence
 GB = 1_000_000_000  # bytes: powers of 1000, as in all settings and messages
 Say = Callable[[str], None]  # shows the user a message of one line
 
@@ -789,9 +790,15 @@ class Ticket(Record, frozen=True):
     is_running: bool = False
     is_away: bool = False  # suspended while it waited: others pass
     waits_for: str | None = None
+    name: str | None = None  # of the run, when it joined
     ram_bytes: int = 0  # what it was promised
     ram_seen_bytes: int = 0  # the most that it was seen to hold
     vram_bytes: Mapping[str, int] = {}  # uuid of a card -> the same there
     vram_seen_bytes: Mapping[str, int] | None = None  # None: unknown
     # when one of these grew last, or its trainer made its first step; None: it has made none, or is paused
     grown_unix_s: float | None = None
+
+    @property
+    def label(self) -> str:
+        """The run as a person knows it: its name, where it has one, and its id."""
+        return self.run_id if self.name is None else f"{self.name[:_LABEL_WIDTH]} ({self.run_id})"

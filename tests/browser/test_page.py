@@ -1,6 +1,7 @@
 """The page of `backprop ui`, as a person uses it."""
 
 import json
+import re
 from pathlib import Path
 
 from bench import archive
@@ -57,6 +58,7 @@ def test_runs_are_searched_filtered_and_sorted(page: Page, served: Ui, training:
 
     page.write("#filter", "lr>")
     page.until(lambda: page.text("#filter-problem") != "")
+    assert page.names() == []  # no rows that answer another filter
     page.write("#filter", "")
     page.until(lambda: page.all("#filter-problem") == [])
 
@@ -66,7 +68,8 @@ def test_runs_are_searched_filtered_and_sorted(page: Page, served: Ui, training:
     page.until(lambda: page.names() == ["green", "blue", "red"])
     page.one(".head .c-last button").click()
     page.until(lambda: page.names() == ["red", "blue", "green"])
-    page.one(".head .c-best button").click()
+    page.one("#filter").send_keys(Keys.TAB * 8)  # the grid, and six heads
+    page.press(Keys.ENTER)
     page.until(lambda: page.names() == ["green", "blue", "red"])
 
 
@@ -83,6 +86,25 @@ def test_a_wrong_filter_is_asked_about_once(page: Page, served: Ui, training: Tr
     assert len(asked) == 1
     page.write("#filter", "")
     page.until(lambda: page.names() == ["later", "only"])
+
+
+def test_the_log_of_a_failed_run_begins_with_its_traceback(page: Page, served: Ui, runs: Runs):
+    """That is on stderr; one that failed without a word there shows its stdout."""
+    script = runs.script("""
+        print("begun", flush=True)
+        if sys.argv[1] == "loud":
+            raise RuntimeError("no such data")
+        os._exit(3)
+    """)
+    for name in ("loud", "mute"):
+        assert runs.call("run", "-n", name, script, "--", name).returncode != 0
+    page.open(served.address)
+    page.until(lambda: page.names() == ["mute", "loud"])
+    page.open_run("loud")
+    page.until(lambda: "RuntimeError: no such data" in page.text("pre.log"))
+    page.press(Keys.ESCAPE)
+    page.open_run("mute")
+    page.until(lambda: page.text("pre.log") == "begun")
 
 
 def test_a_run_that_never_was_is_not_said_to_be_removed(page: Page, served: Ui):
@@ -400,8 +422,11 @@ def test_the_machine_is_shown(page: Page, served: Ui, training: Training, runs: 
     wait_for(lambda: json.loads(runs.call("status", "--json").stdout)["queue"])
     page.open(served.address)
     page.until(lambda: page.status("waiting") == "queued")
-    labels = page.until(lambda: page.texts(".gauge .label"))
-    assert {"Slots", "Load", "RAM", "Disk"} <= set(labels)
-    assert page.until(lambda: page.texts(".queue li"))
+    values = page.until(lambda: dict(zip(page.texts(".gauge .label"), page.texts(".gauge .value"), strict=True)))
+    assert {"Slots", "Load", "RAM", "Disk"} <= set(values)
+    assert re.fullmatch(r"(full: )?[\d.]+ GB of [\d.]+ GB", values["RAM"])  # used, as its bar
+    (queued,) = page.until(lambda: page.texts(".queue li"))
+    assert queued.startswith("waiting queued for")
+    assert "live" in queued
     waiting.terminate()
     waiting.wait(HANG_S)

@@ -36,7 +36,7 @@ def test_a_row_says_what_a_table_shows(server: Server, runs: Runs):
         "id": run_id, "name": "digits", "status": "completed", "reason": None, "timebox_s": 60.0, "last_step": 99,
         "earlier_s": 0, "session_timebox_s": 60.0,
         "total_steps": 100, "metric": "loss", "last": 40.0, "best": 1.0, "command": "train.py", "is_going_on": False,
-        "can_resume": True, "sessions": 1, "is_stalled": False, "life_text": None, "pace": None,
+        "can_resume": True, "sessions": 1, "is_stalled": False, "life_text": None, "pace": None, "cells": [],
     }  # fmt: skip
 
 
@@ -57,6 +57,10 @@ def test_the_table_is_searched_filtered_sorted_and_paged(server: Server, runs: R
     ("path", "query"),
     [
         ("/api/runs", {"filter": "status=nonsense"}),
+        ("/api/runs", {"column": "loss"}),
+        ("/api/runs", {"column": "sys.peak_rum"}),
+        ("/api/groups", {"by": "loss"}),
+        ("/api/bands", {"filter": "=="}),
         ("/api/runs", {"filter": "=="}),
         ("/api/runs", {"limit": "many"}),
         ("/api/runs", {"limit": 501}),

@@ -12,7 +12,7 @@ import fcntl
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def promise(entry: QueueEntry, before: QueueEntry | None, now_unix_s: float) -> 
         return Reservation(run_id="?")
     earlier = before.ticket if before is not None else None
     if earlier is None or not earlier.is_running:
-        return Reservation(run_id=ticket.run_id, ram_bytes=ticket.ram_bytes, vram_bytes=ticket.vram_bytes)
+        return _reserved(ticket, ticket.ram_bytes, ticket.vram_bytes)
     grown_unix_s, seen = earlier.grown_unix_s, earlier.vram_seen_bytes
     steady_s = None if grown_unix_s is None else now_unix_s - grown_unix_s
     if seen is None:
@@ -65,7 +65,11 @@ def promise(entry: QueueEntry, before: QueueEntry | None, now_unix_s: float) -> 
     else:
         vram = {uuid: held_back_bytes(size, seen.get(uuid, 0), steady_s) for uuid, size in ticket.vram_bytes.items()}
     ram_bytes = held_back_bytes(ticket.ram_bytes, earlier.ram_seen_bytes, steady_s)
-    return Reservation(run_id=ticket.run_id, ram_bytes=ram_bytes, vram_bytes=vram)
+    return _reserved(ticket, ram_bytes, vram)
+
+
+def _reserved(ticket: Ticket, ram_bytes: int, vram_bytes: Mapping[str, int]) -> Reservation:
+    return Reservation(run_id=ticket.run_id, label=ticket.label, ram_bytes=ram_bytes, vram_bytes=vram_bytes)
 
 
 def promises(entries: Sequence[QueueEntry], before: Sequence[QueueEntry], but: int | None = None) -> list[Reservation]:

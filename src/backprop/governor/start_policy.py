@@ -23,6 +23,7 @@ class Reservation(Record, frozen=True):
     """What an active run was admitted for and does not use yet."""
 
     run_id: str
+    label: str = ""  # for people; without one its id
     ram_bytes: int = 0
     vram_bytes: Mapping[str, int] = {}  # GPU UUID -> bytes there
 
@@ -88,7 +89,7 @@ def slot_refusal(limits: Limits, others: Sequence[Reservation]) -> str | None:
     """Why there is no free slot; None when there is one."""
     if len(others) < limits.max_parallel:
         return None
-    ids = ", ".join(other.run_id for other in others[:4]) + (", ..." if len(others) > 4 else "")
+    ids = ", ".join(other.label or other.run_id for other in others[:4]) + (", ..." if len(others) > 4 else "")
     noun = "run" if len(others) == 1 else "runs"
     return f"{len(others)} {noun} active (limit {limits.max_parallel}): {ids}. Wait, or raise -p/--max-parallel."
 

@@ -145,10 +145,10 @@ def _training(spec: RunSpec, run: Run, script_sha256: str | None) -> tuple[objec
 
 
 def _behind(ahead: Sequence[QueueEntry]) -> Decision:
-    ids = [entry.ticket.run_id for entry in ahead if entry.ticket is not None]
-    shown = ", ".join(ids[:_SHOWN_AHEAD]) + (", ..." if len(ids) > _SHOWN_AHEAD else "")
-    reason = f"{len(ids)} {'run' if len(ids) == 1 else 'runs'} ahead in the queue ({shown})"
-    return Decision(figures={"ahead": ids}, reason=reason, obstacle=Obstacle.LINE)
+    tickets = [entry.ticket for entry in ahead if entry.ticket is not None]
+    shown = ", ".join(ticket.label for ticket in tickets[:_SHOWN_AHEAD]) + (", ..." if tickets[_SHOWN_AHEAD:] else "")
+    reason = f"{len(tickets)} {'run' if len(tickets) == 1 else 'runs'} ahead in the queue: {shown}"
+    return Decision(figures={"ahead": [ticket.run_id for ticket in tickets]}, reason=reason, obstacle=Obstacle.LINE)
 
 
 class Admission:
@@ -252,6 +252,7 @@ class Admission:
     def _ticket(self) -> Ticket:
         return Ticket(
             run_id=self._application.spec.id,
+            name=self._application.spec.name,
             pid=os.getpid(),
             user=host.user(),
             since_unix_s=time.time(),

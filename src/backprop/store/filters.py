@@ -1,9 +1,9 @@
 """Which runs are wanted, as a SELECT over the index. Values are only ever bound, never part of a statement."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -183,6 +183,46 @@ def ids_statement(wanted: Wanted, is_greater_better: IsGreaterBetter) -> Stateme
     )
 
 
+def values_statement(wanted: Wanted, keys: Sequence[str], is_greater_better: IsGreaterBetter) -> Statement:
+    """A SELECT of id, name and the value of each sort key (no SORT_KEYS) of the newest matching runs."""
+    where, values = _where(wanted, is_greater_better)
+    columns = [_columns(key, f"of{place}", is_greater_better) for place, key in enumerate(keys)]
+    joins = "".join(column.join for column in columns)
+    shown = "".join(f", {column.value}" for column in columns)
+    return (
+        f"SELECT runs.id, runs.name{shown} FROM runs{joins}{where} ORDER BY created_at DESC LIMIT ?",  # noqa: S608
+        [*(value for column in columns for value in column.bound), *values, wanted.limit],
+    )
+
+
+def groups_statement(wanted: Wanted, by: str, is_greater_better: IsGreaterBetter) -> Statement:
+    """A SELECT of (group, status, how many runs, when the newest was made).
+
+    by: `group`, or `param.NAME` for runs with the same value of a parameter.
+    """
+    return _grouped(wanted, by, _Column("", [], []), "status, count(*), max(created_at)", "1, 2", is_greater_better)
+
+
+def bests_statement(wanted: Wanted, by: str, metric: str, is_greater_better: IsGreaterBetter) -> Statement:
+    """A SELECT of (group, best value of a metric, id and name of its run, number of values, sum, sum of squares)."""
+    best = _columns(f"best.{metric}", "of_best", is_greater_better)
+    # id and name are those of the row with the extreme: https://sqlite.org/lang_select.html#bareagg
+    extreme = f"{'max' if is_greater_better(metric) else 'min'}({best.value})"
+    rest = f"count({best.value}), total({best.value}), total({best.value} * {best.value})"
+    return _grouped(wanted, by, best, f"{extreme}, runs.id, runs.name, {rest}", "1", is_greater_better)
+
+
+def _grouped(
+    wanted: Wanted, by: str, joined: "_Column", shown: str, order: str, is_greater_better: IsGreaterBetter
+) -> Statement:
+    where, values = _where(wanted, is_greater_better)
+    group = _Column("", ["group_name"], []) if by == "group" else _columns(by, "by_param", is_greater_better)
+    where = f"{where or ' WHERE 1'} AND {group.value} IS NOT NULL"
+    tables = f"runs{group.join}{joined.join}"
+    statement = f"SELECT {group.value}, {shown} FROM {tables}{where} GROUP BY {order}"  # noqa: S608  values are bound
+    return statement, [*group.bound, *joined.bound, *values]
+
+
 def count_statement(wanted: Wanted, is_greater_better: IsGreaterBetter) -> Statement:
     """A SELECT of how many there are."""
     where, values = _where(wanted, is_greater_better)
@@ -206,22 +246,39 @@ def _order(wanted: Wanted, is_greater_better: IsGreaterBetter) -> tuple[str, str
     way = "DESC" if is_descending else "ASC"
     if wanted.sort in _SORT_COLUMNS:
         return "", f"{_SORT_COLUMNS[wanted.sort][0]} {way} NULLS LAST, ", []
-    if (figure := figures.name_of(wanted.sort)) is not None:
+    found = _columns(wanted.sort, "sorted", is_greater_better)
+    return found.join, "".join(f"{column} {way} NULLS LAST, " for column in found.columns), found.bound
+
+
+class _Column(NamedTuple):
+    """What a sort key of a parameter, a metric or a figure means, as parts of a statement over runs."""
+
+    join: str
+    columns: list[str]  # the first that is not NULL counts
+    bound: list[Any]  # values in `join`
+
+    @property
+    def value(self) -> str:
+        return self.columns[0] if len(self.columns) == 1 else f"coalesce({', '.join(self.columns)})"
+
+
+def _columns(key: str, alias: str, is_greater_better: IsGreaterBetter) -> _Column:
+    """alias: a name for the joined tables that no other join of the statement has."""
+    if (figure := figures.name_of(key)) is not None:
         row, column = figures.column(figure)
-        return " LEFT JOIN usage ON usage.run_id = runs.id AND usage.name = ?", f"{column} {way} NULLS LAST, ", [row]
-    kind, name = kind_and_name(storable(wanted.sort))
-    column = _extreme(name, is_greater_better) if kind == "best" else "last"
-    metric, metric_values = _meant_metric(kind, name)
-    joins = (
-        f" LEFT JOIN metrics ON metrics.run_id = runs.id AND metrics.name = {metric}"
-        " LEFT JOIN params ON params.run_id = runs.id AND params.name = ?"
-    )
-    # a metric and a parameter of the same name: the metric is what changes
-    return (
-        joins,
-        f"{column} {way} NULLS LAST, number {way} NULLS LAST, text {way} NULLS LAST, ",
-        [*metric_values, name if kind in {"", "param"} else None],
-    )
+        join = f" LEFT JOIN usage AS {alias} ON {alias}.run_id = runs.id AND {alias}.name = ?"
+        return _Column(join, [column.replace("usage.", f"{alias}.")], [row])
+    kind, name = kind_and_name(storable(key))
+    metric, bound = _meant_metric(kind, name)
+    joins, columns = "", []
+    if kind != "param":  # before a parameter of the same name: the metric is what changes
+        joins = f" LEFT JOIN metrics AS {alias} ON {alias}.run_id = runs.id AND {alias}.name = {metric}"
+        columns = [f"{alias}.{_extreme(name, is_greater_better) if kind == 'best' else 'last'}"]
+    if kind in {"", "param"}:
+        joins += f" LEFT JOIN params AS {alias}_param ON {alias}_param.run_id = runs.id AND {alias}_param.name = ?"
+        columns += [f"{alias}_param.number", f"{alias}_param.text"]
+        bound = [*bound, name]
+    return _Column(joins, columns, bound)
 
 
 def _where(wanted: Wanted, is_greater_better: IsGreaterBetter) -> Statement:
@@ -422,6 +479,11 @@ def parse_search(text: str) -> Wanted:
     conditions = [item for item in items if _SIGNS.intersection(item)]
     words = "".join(" " if item in conditions else item for item in items)
     return Wanted(search=" ".join(words.split()), conditions=parse_filter(" ".join(conditions)))
+
+
+def quoted(value: str) -> str:
+    """A value as it stands in a filter, whatever characters it has."""
+    return '"' + value.replace('"', """"'"'\"""") + '"'
 
 
 def _unquoted(value: str) -> str:

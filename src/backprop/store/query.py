@@ -4,12 +4,14 @@ All views and exports query here; none of them contains SQL. See store/curves.py
 downsampled, and store/filters.py for how a filter becomes SQL.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from backprop.records import Goal, RunView
+from backprop.records import Goal, Record, RunView
 from backprop.store import curves, filters
 from backprop.store.curves import Axis, Curve, Point
 from backprop.store.filters import (
@@ -38,6 +40,61 @@ def runs(index: Index, wanted: Wanted = Wanted()) -> list[RunView]:  # noqa: B00
 def count(index: Index, wanted: Wanted = Wanted()) -> int:  # noqa: B008
     """The number of matching runs, ignoring the limit."""
     return int(index.rows(*filters.count_statement(wanted, _is_greater_better(index, wanted.goals)))[0][0])
+
+
+class GroupRow(Record, frozen=True):
+    """The runs of a group, or those with the same value of a parameter."""
+
+    value: str | float  # the group's name, or the value
+    statuses: Mapping[str, int]
+    newest: float  # when its newest run was made, in seconds since 1970
+    best: float | None  # of the metric; None: no run has a value
+    best_id: str | None
+    best_name: str | None
+    counted: int  # runs with a value
+    mean: float | None  # of the best values
+    deviation: float | None  # of the sample; None for fewer than two
+
+
+def groups(index: Index, wanted: Wanted, by: str, metric: str) -> list[GroupRow]:
+    """The matching runs by `group` or `param.NAME`, with what their best values of a metric come to; newest first."""
+    ask = _is_greater_better(index, wanted.goals)
+    statuses: dict[str | float, dict[str, int]] = {}
+    newest: dict[str | float, float] = {}
+    for value, status, count_, made_at in index.rows(*filters.groups_statement(wanted, by, ask)):
+        statuses.setdefault(value, {})[status] = count_
+        newest[value] = max(made_at, newest.get(value, made_at))
+    bests = {row[0]: row[1:] for row in index.rows(*filters.bests_statement(wanted, by, metric, ask))}
+    return [
+        _group_row(value, statuses[value], newest[value], bests.get(value, (None, None, None, 0, 0.0, 0.0)))
+        for value in sorted(statuses, key=lambda value: newest[value], reverse=True)
+    ]
+
+
+def _group_row(value: str | float, statuses: Mapping[str, int], newest: float, bests: tuple[Any, ...]) -> GroupRow:
+    best, run_id, name, counted, total, squares = bests
+    variance = max(0.0, squares - total * total / counted) / (counted - 1) if counted > 1 else None
+    return GroupRow(
+        value=value,
+        statuses=statuses,
+        newest=newest,
+        best=best,
+        best_id=run_id if best is not None else None,
+        best_name=name if best is not None else None,
+        counted=counted,
+        mean=total / counted if counted else None,
+        deviation=None if variance is None else math.sqrt(variance),
+    )
+
+
+def values(index: Index, wanted: Wanted, keys: Sequence[str]) -> list[tuple[Any, ...]]:
+    """(id, name, the value of each sort key, None where there is none) of the matching runs, the newest first."""
+    return list(index.rows(*filters.values_statement(wanted, keys, _is_greater_better(index, wanted.goals))))
+
+
+def is_greater_better(index: Index, metric: str) -> bool:
+    """Whether greater values of a metric are better, by what the newest run was given, else by its name."""
+    return _is_greater_better(index, {})(metric)
 
 
 def with_goals(views: Iterable[RunView], goals: Mapping[str, Goal]) -> list[RunView]:

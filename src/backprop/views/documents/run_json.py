@@ -220,10 +220,12 @@ def ticket_document(ticket: Ticket) -> dict[str, Any]:
     """A run that holds a slot or is queued, as in `status --json`."""
     return {
         "run_id": ticket.run_id,
+        "name": ticket.name,
         "pid": ticket.pid,
         "user": ticket.user,
         "since": datetime.fromtimestamp(ticket.since_unix_s, timezone.utc),
         "waits_for": ticket.waits_for,
+        "is_away": ticket.is_away,
         "priority": ticket.priority,
         "ram_promised_bytes": ticket.ram_bytes,
         "ram_seen_bytes": ticket.ram_seen_bytes,

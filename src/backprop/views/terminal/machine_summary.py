@@ -103,7 +103,7 @@ def _slot_rows(
 
 def _owner(ticket: Ticket, now: datetime) -> str:
     since = datetime.fromtimestamp(ticket.since_unix_s, timezone.utc)
-    return f"{ticket.run_id}, {formatting.age(since, now)}, process {ticket.pid} of {ticket.user}"
+    return f"{printable(ticket.label)}, {formatting.age(since, now)}, process {ticket.pid} of {ticket.user}"
 
 
 def _holdings(ticket: Ticket, indices: Mapping[str, int]) -> str:

@@ -27,7 +27,12 @@ from backprop.errors import BackpropError, NoSuchRunError
 from backprop.records import Run, RunView
 from backprop.store import metric_names, query
 from backprop.store.home import HomeBusyError
-from backprop.views.web import logs, params, serializers
+from backprop.views.bands import band
+from backprop.views.documents.comparison import comparison_rows
+from backprop.views.documents.csv_text import csv_lines
+from backprop.views.terminal.comparison_table import Comparison, side
+from backprop.views.terminal.params import names
+from backprop.views.web import columns, logs, params, serializers
 from backprop.views.web.auth import AccessToken, Address, AuthMiddleware
 from backprop.views.web.index_pool import IndexPool, NotYetError
 from backprop.views.web.services import Services
@@ -43,6 +48,10 @@ _TYPES = {
     ".png": "image/png",
     ".txt": "text/plain; charset=utf-8",
 }
+_GOALS_OF = 50  # runs, by which it is judged what the main metric is, and which values of it are better
+_MAX_BAND_RUNS = 100
+_BAND_POINTS = 1000
+_MAX_VALUES = 10_000  # runs
 _RESPOND_WITHIN_S = 0.7  # the outcome of a slower request is sent as an event
 _log = logging.getLogger("backprop")
 
@@ -92,12 +101,17 @@ class Pages:
             Route("/", self.page),
             Route("/static/{name:path}", self.static),
             Route("/api/runs", self.runs),
+            Route("/api/groups", self.groups),
             Route("/api/runs/{id}", self.run),
             Route("/api/runs/{id}/log", self.log),
             Route("/api/runs/{id}/patch", self.patch),
             Route("/api/curves", self.curves),
+            Route("/api/bands", self.bands),
+            Route("/api/values", self.values),
             Route("/api/machine", self.machine),
             Route("/api/events", self.events),
+            Route("/api/many", self.many, methods=["POST"]),
+            Route("/api/csv", self.csv),
             Route("/api/runs/{id}/stop", self.stop, methods=["POST"]),
             Route("/api/runs/{id}/pause", self.pause, methods=["POST"]),
             Route("/api/runs/{id}/resume", self.resume, methods=["POST"]),
@@ -124,17 +138,30 @@ class Pages:
     # -- data
 
     def runs(self, request: Request) -> Response:
-        wanted = params.runs(request)
+        wanted, keys = params.runs(request), params.columns(request)
         self._pool.catch_up()
         now = datetime.now(timezone.utc)
         with self._pool.connection() as index:
+            views = query.runs(index, wanted)
+            shown = columns.usual(views) if keys is None else keys
             return _json(
                 {
                     "total": query.count(index),
                     "shown_of": query.count(index, wanted),
-                    "runs": [serializers.row(index, view, now) for view in query.runs(index, wanted)],
+                    "columns": columns.heads(shown, views),
+                    "offered": columns.offered(views),
+                    "runs": [serializers.row(index, view, now, shown) for view in views],
                 }
             )
+
+    def groups(self, request: Request) -> Response:
+        wanted, by = msgspec.structs.replace(params.runs(request), limit=None), params.grouping(request)
+        self._pool.catch_up()
+        with self._pool.connection() as index:
+            newest = query.runs(index, msgspec.structs.replace(wanted, sort="created", limit=_GOALS_OF))
+            metric = request.query_params.get("metric") or metric_names.commonest_main_metric(newest)
+            rows = query.groups(index, wanted, by, metric or "")
+            return _json(serializers.groups(rows, by, metric, newest))
 
     def run(self, request: Request) -> Response:
         self._pool.catch_up()
@@ -176,6 +203,42 @@ class Pages:
                     documents.append(serializers.curve_document(index, view, name, axis, points, begin, end))
         return _json({"axis": axis, "curves": documents})
 
+    def values(self, request: Request) -> Response:
+        """Columns of the newest runs that match, for plots of parameters against metrics."""
+        wanted, keys = params.runs(request), params.columns(request) or []
+        self._pool.catch_up()
+        with self._pool.connection() as index:
+            newest = msgspec.structs.replace(wanted, sort="created", limit=_MAX_VALUES)
+            return _json(serializers.values(query.values(index, newest, keys), len(keys), query.count(index, wanted)))
+
+    def bands(self, request: Request) -> Response:
+        """Mean and spread of the curves of the newest runs that a filter finds; and which metrics these have."""
+        axis = params.axis(request)
+        metric = request.query_params.get("metric") or ""
+        wanted = msgspec.structs.replace(params.runs(request), sort="created", limit=_MAX_BAND_RUNS)
+        self._pool.catch_up()
+        with self._pool.connection() as index:
+            views = query.runs(index, wanted)
+            found = [query.curve(index, view, metric, axis, max_points=_BAND_POINTS) for view in views if metric]
+        return _json(serializers.band_document(band(found), views))
+
+    def csv(self, request: Request) -> Response:
+        """A row for each run, as `backprop compare --csv` prints them."""
+        run_ids = request.query_params.getlist("run")
+        if not 0 < len(run_ids) <= params.MAX_ROWS:
+            raise params.invalid(f"name 1 to {params.MAX_ROWS} runs: run=ID&run=ID.")
+        with self._pool.connection() as index:
+            views = [self._pool.run(index, run_id) for run_id in run_ids]
+        now = datetime.now(timezone.utc)
+        comparison = Comparison(
+            sides=tuple(side(view, now, {}) for view in views),
+            metrics=tuple(metric_names.all_names(views)),
+            params=tuple(names(views)),
+            at_step=None,
+            with_all=True,
+        )
+        return PlainTextResponse("".join(csv_lines(comparison_rows(comparison))), media_type="text/csv; charset=utf-8")
+
     def machine(self, request: Request) -> Response:  # noqa: ARG002
         return _json_bytes(self.streams.poller.read_machine())
 
@@ -198,19 +261,28 @@ class Pages:
         asked = await params.body(request, params.ResumeRequest)
         return await self._carry_out(request, lambda run: self._services.resume(run, asked.minutes))
 
-    async def _carry_out(self, request: Request, action: Callable[[Run], str]) -> Response:
-        return await anyio.to_thread.run_sync(self._respond_soon, request.path_params["id"], action)
+    async def many(self, request: Request) -> Response:
+        """Do something to several runs, as the command line does."""
+        asked = await params.body(request, params.ManyRequest)
+        words = asked.command
+        return await anyio.to_thread.run_sync(self._respond_soon, asked.runs[0], lambda: self._services.call(words))
 
-    def _respond_soon(self, run_id: str, action: Callable[[Run], str]) -> Response:
-        """Do it in a thread, and respond within a second: a later outcome is sent to all pages as an event."""
+    async def _carry_out(self, request: Request, action: Callable[[Run], str]) -> Response:
+        return await anyio.to_thread.run_sync(self._respond_for, request.path_params["id"], action)
+
+    def _respond_for(self, run_id: str, action: Callable[[Run], str]) -> Response:
         self._pool.catch_up()
         with self._pool.connection() as index:
             run = self._pool.run(index, run_id).run
+        return self._respond_soon(run_id, lambda: action(run))
+
+    def _respond_soon(self, run_id: str, action: Callable[[], str]) -> Response:
+        """Do it in a thread, and respond within a second: a later outcome is sent to all pages as an event."""
         done: futures.Future[str] = futures.Future()
 
         def work() -> None:
             try:
-                done.set_result(action(run))
+                done.set_result(action())
             except Exception as error:  # noqa: BLE001  raised again below, or sent to the pages
                 done.set_exception(error)
 

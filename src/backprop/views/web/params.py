@@ -1,6 +1,8 @@
 """Validation of requests. Everything here raises HTTPException (400) with a message about what is allowed."""
 
-from typing import Annotated, TypeVar
+import re
+from collections.abc import Sequence
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -10,14 +12,18 @@ from backprop.records import Record
 from backprop.store import filters
 from backprop.store.curves import Axis
 from backprop.store.index import Index
+from backprop.store.rundir import RUN_ID
+from backprop.views.web import columns as web_columns
 from backprop.views.web import logs, serializers
 from backprop.views.web.sse import Subscription
 
 MAX_ROWS = 500
 _MAX_CURVES = 100
+_MAX_COLUMNS = 30
 _MAX_WORDS = 4_000  # characters of a search or a filter
 _MAX_BODY_BYTES = 10_000
 _MAX_INT = 2**53 - 1  # the greatest safe integer of JavaScript
+_TAG_CHANGE = re.compile(r"[+-][^+-].*")
 _MAX_DIGITS = 16  # of such a number
 
 T = TypeVar("T")
@@ -31,6 +37,26 @@ class StopRequest(Record, frozen=True):
 
 class PauseRequest(Record, frozen=True):
     """The body of a request to pause."""
+
+
+class ManyRequest(Record, frozen=True):
+    """What to do with several runs. words: of tag the changes (+a, -b), of rename the name of the only run."""
+
+    action: Literal["stop", "pause", "resume", "tag", "rename", "archive", "unarchive", "rm"]
+    runs: Annotated[list[str], msgspec.Meta(min_length=1, max_length=MAX_ROWS)]
+    words: Sequence[str] = ()
+
+    @property
+    def command(self) -> list[str]:
+        """The words of `backprop` that do it. Raises HTTPException where they would mean something else."""
+        ids = [run_id for run_id in self.runs if RUN_ID.fullmatch(run_id)]
+        changes = [word for word in self.words if self.action == "tag" and _TAG_CHANGE.fullmatch(word)]
+        if self.action == "rename" and len(ids) == len(self.words) == 1:
+            return ["rename", "--", *ids, *self.words]
+        if len(ids) < len(self.runs) or len(changes) < len(self.words) or self.action == "rename":
+            raise invalid("runs are ids; tag takes +TAG and -TAG, rename one run and a name, nothing else takes words.")
+        asked = ("--detach", "--again") if self.action == "resume" else ("--yes",)
+        return [self.action, *asked, *ids, *changes]
 
 
 class ResumeRequest(Record, frozen=True):
@@ -92,6 +118,26 @@ def runs(request: Request) -> filters.Wanted:
         limit=whole(request, "limit", 100, 0, MAX_ROWS),
         offset=whole(request, "offset", 0, 0, _MAX_INT),
     )
+
+
+def columns(request: Request) -> list[str] | None:
+    """The columns that are asked for, each of which is valid; None: the usual ones."""
+    if "column" not in request.query_params:
+        return None
+    keys = [key for key in dict.fromkeys(request.query_params.getlist("column")) if key]
+    if len(keys) > _MAX_COLUMNS:
+        raise invalid(f"at most {_MAX_COLUMNS} columns can be asked for.")
+    for wrong in filter(None, map(web_columns.mistake, keys)):
+        raise invalid(wrong)
+    return keys
+
+
+def grouping(request: Request) -> str:
+    """What runs are grouped by: `group`, or `param.NAME`."""
+    by = request.query_params.get("by", "group")
+    if by != "group" and filters.kind_and_name(by)[0] != "param":
+        raise invalid(f"by must be group or param.NAME, not {by[:80]!r}.")
+    return by
 
 
 def curves_of(request: Request) -> list[tuple[str, str | None]]:

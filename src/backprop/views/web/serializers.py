@@ -6,17 +6,18 @@ Texts and lists are truncated to what a page can show: a run's name may be a meg
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 
 import msgspec
 
 from backprop.records import Life, Record, RunView, Status, Ticket
-from backprop.store import curves, metric_names, query
+from backprop.store import curves, filters, metric_names, query
 from backprop.store.index import Index
 from backprop.store.output.protocol import json_safe
 from backprop.store.usage import history as usage_history
 from backprop.text import shortened
+from backprop.views.bands import Band
 from backprop.views.documents.run_json import (
     IsValid,
     elapsed_s,
@@ -28,7 +29,7 @@ from backprop.views.documents.run_json import (
 )
 from backprop.views.run_row import RunRow
 from backprop.views.terminal import formatting, usage_text
-from backprop.views.web import logs
+from backprop.views.web import columns, logs
 from backprop.views.web.services import MachineReading, Services
 
 DEFAULT_POINTS = 1500
@@ -41,10 +42,11 @@ _MAX_ITEMS = 100  # of sessions and of checkpoints, the newest
 _MAX_KEYS = 1_000  # of parameters and of metrics
 _MAX_NOTES = 50
 _MAX_DEPTH = 8
+_MAX_GROUPS = 1_000
 
 
-def row(index: Index, view: RunView, now: datetime) -> dict[str, Any]:
-    """One row of the table of runs."""
+def row(index: Index, view: RunView, now: datetime, keys: Sequence[str] = ()) -> dict[str, Any]:
+    """One row of the table of runs. keys: of columns that were chosen."""
     run, spec, last_session = view.run, view.run.spec, view.run.last_session
     shown = RunRow.of(view)
     return {
@@ -70,6 +72,36 @@ def row(index: Index, view: RunView, now: datetime) -> dict[str, Any]:
         "is_going_on": not run.status.is_final,
         "can_resume": can_resume(run.status),
         "sessions": run.session_count,
+        "cells": columns.cells(view, keys),
+    }
+
+
+def groups(rows: Sequence[query.GroupRow], by: str, metric: str | None, newest: Sequence[RunView]) -> dict[str, Any]:
+    """The runs by group or by a parameter's value, the newest group first. `filter` finds the runs of one."""
+    goal = None if metric is None else metric_names.common_goal(metric, newest)
+    return {
+        "by": by,
+        "metric": _cell(metric),
+        "goal": goal,
+        "total": len(rows),
+        "groups": [_group(row, by, has_best=goal is not None) for row in rows[:_MAX_GROUPS]],
+    }
+
+
+def _group(row: query.GroupRow, by: str, *, has_best: bool) -> dict[str, Any]:
+    is_whole = isinstance(row.value, float) and row.value.is_integer()
+    value = str(int(row.value) if is_whole else row.value)
+    best = {"id": row.best_id, "name": _cell(row.best_name), "value": row.best}
+    return {
+        "value": _cell(value),
+        "filter": f"{by}={filters.quoted(value)}",
+        "runs": sum(row.statuses.values()),
+        "statuses": row.statuses,
+        "best": best if has_best and row.best is not None else None,
+        "mean": row.mean if has_best else None,
+        "deviation": row.deviation if has_best else None,
+        "counted": row.counted if has_best else 0,
+        "created_at": datetime.fromtimestamp(row.newest, timezone.utc),
     }
 
 
@@ -148,6 +180,30 @@ def curve(points: curves.Curve, mark: str | None) -> dict[str, Any]:
         "reduced": points.is_reduced,
         "over": points.axis,  # what was measured has no steps, whatever was asked for
         "mark": mark,
+    }
+
+
+def values(rows: Sequence[tuple[Any, ...]], columns_: int, total: int) -> dict[str, Any]:
+    """Ids and names of runs, and a list for each column. total: of all runs that match."""
+    return {
+        "ids": [row[0] for row in rows],
+        "names": [_cell(row[1]) for row in rows],
+        "values": [
+            [_cell(row[place]) if isinstance(row[place], str) else row[place] for row in rows]
+            for place in range(2, 2 + columns_)
+        ],
+        "total": total,
+    }
+
+
+def band_document(found: Band, views: Sequence[RunView]) -> dict[str, Any]:
+    """Mean and spread of some runs' curves, and what metrics they have."""
+    names = sorted({name for view in views for name in view.summaries if not metric_names.is_progress(name)})
+    return {
+        "runs_of": len(views),
+        "metrics": [shortened(name, _MAX_CELL) for name in names[:_MAX_KEYS]],
+        "metric": _cell(metric_names.commonest_main_metric(views)),
+        **msgspec.structs.asdict(found),
     }
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from backprop import __version__
 from backprop import host as this_machine
+from backprop.errors import BackpropError
 from backprop.lifecycle import indexing, requests, run_state
 from backprop.lifecycle.admission import read_machine
 from backprop.records import Limits, MachineState, Record, Run
@@ -72,6 +73,13 @@ class Services:
         """Ask a run to pause. Returns a message for the user."""
         requests.request_pause(self.home, run, by="pause button of the page")
         return f"run {run.spec.id} was asked to pause."
+
+    def call(self, words: Sequence[str]) -> str:
+        """Do what `backprop` with these words does. Returns its message, or raises BackpropError with it."""
+        done = requests.call(self.home, words, str(self.home.path))
+        if done.code:
+            raise BackpropError(done.message or f"`backprop {words[0]}` failed with exit code {done.code}.")
+        return done.message
 
     def resume(self, run: Run, minutes: float | None) -> str:
         """Resume a paused session, or start another one. minutes: its timebox; None: the one that the run had."""

@@ -36,12 +36,20 @@ export function toast(text, isProblem = false) {
   if (!isProblem) setTimeout(() => message.remove(), TOAST_MS);
 }
 
-/** Ask for confirmation; returns the choice's value or null, and the content of the field. */
-function ask({ title, text, choice, field = null }) {
+/** Ask for confirmation; returns the choice's value or null, and the content of the field, a number or a text. */
+export function ask({ title, text, choice, field = null }) {
   return new Promise((answer) => {
     const input =
       field &&
-      el("input", { type: "number", min: 0.01, step: "any", inputmode: "decimal", placeholder: field.placeholder });
+      (field.type === "text"
+        ? el("input", { type: "text", placeholder: field.placeholder, autocomplete: "off" })
+        : el("input", {
+            type: "number",
+            min: 0.01,
+            step: "any",
+            inputmode: "decimal",
+            placeholder: field.placeholder,
+          }));
     // the first button is the one that Enter presses
     const form = el(
       "form",
@@ -69,7 +77,8 @@ function ask({ title, text, choice, field = null }) {
 
 const quoted = (run) => `“${format.visible(run.name || run.id, 60)}”`;
 
-async function report(request) {
+/** Show what a request comes to. */
+export async function report(request) {
   try {
     toast(await request);
   } catch (error) {

@@ -49,10 +49,27 @@ async function get(path, signal, waits = () => {}) {
 const getJson = async (path, signal, waits) => (await get(path, signal, waits)).json();
 const of = (id) => `/api/runs/${encodeURIComponent(id)}`;
 
-export function runs({ search, filter, sort, descending, offset, limit }, signal) {
-  const query = new URLSearchParams({ search, filter, sort, descending: descending ? "1" : "0", offset, limit });
+/** columns: the keys of those that are wanted, or null for the usual ones. */
+export function runs({ search, filter, sort, descending, offset, limit, columns }, signal) {
+  const way = descending === null ? "" : descending ? "1" : "0"; // null: as the key is usually wanted
+  const query = new URLSearchParams({ search, filter, sort, descending: way, offset, limit });
+  for (const key of columns?.length === 0 ? [""] : (columns ?? [])) query.append("column", key);
   return getJson(`/api/runs?${query}`, signal);
 }
+
+export const groups = ({ search, filter, by, metric }, signal) =>
+  getJson(`/api/groups?${new URLSearchParams({ search, filter, by, metric: metric ?? "" })}`, signal);
+
+/** Columns of the newest runs: {ids, names, values: one list for each column, total}. */
+export function values({ search, filter, columns }, signal) {
+  const query = new URLSearchParams({ search, filter });
+  for (const key of columns) query.append("column", key);
+  return getJson(`/api/values?${query}`, signal);
+}
+
+/** Mean and spread of the curves of the runs that a filter finds. */
+export const band = (filter, metric, axis, signal) =>
+  getJson(`/api/bands?${new URLSearchParams({ filter, metric, axis })}`, signal);
 
 export const run = (id, signal, waits) => getJson(of(id), signal, waits);
 export const machine = (signal) => getJson("/api/machine", signal);
@@ -85,6 +102,15 @@ async function post(path, body) {
     body: JSON.stringify(body),
   });
   return (await response.json()).said;
+}
+
+export const many = (action, runs, words) => post("/api/many", { action, runs, words });
+
+/** A row for each run, as a Blob. */
+export async function csv(ids) {
+  const query = new URLSearchParams();
+  for (const id of ids) query.append("run", id);
+  return (await ask(`/api/csv?${query}`)).blob();
 }
 
 export const stop = (id, now) => post(`${of(id)}/stop`, { now });

@@ -1,5 +1,7 @@
-// One metric of some runs, drawn with uPlot: zoom by dragging, values at the cursor, a mark where there is no number.
+// One metric of some runs, drawn with uPlot: zoom by dragging or by keys, values at the cursor, marks for what is
+// not drawn.
 
+import { decades, drawable, spikes, stepTick, timeTick, yAxisSize, ySpan } from "./axes.js";
 import { smoothed } from "./curvedata.js";
 import { el, setAttribute, setText } from "./dom.js";
 import * as format from "./format.js";
@@ -7,22 +9,33 @@ import { ink, swatch } from "./palette.js";
 
 const { uPlot } = globalThis; // index.html loads it before the modules
 
-const MOST = Number.MAX_VALUE / 4;
 const RAW_ALPHA = "40"; // of the raw curve behind a smoothed one, as hex
+const BAND_ALPHA = "2e"; // of the spread around a mean
+const MOST_READ = 8; // curves whose values are shown at the cursor: the nearest ones
+const NEAR_SIGHT = "300px";
 
 export class Chart {
   #plot = null;
   #shape = ""; // of the plot that is there: when it changes, another is made
   #curves = [];
   #options = null;
+  #span = [0, 1]; // of the values
+  #spikes = []; // what is outside of it: [{slot, x, y, isAbove}]
+  #extent = null; // of the whole x-axis
+  isInSight = true; // or near it
 
-  /** on: zoom(range or null), remove(run) where curves can be taken away. */
+  /** on: zoom(range or null), values(run -> value) at the cursor or else the last ones, sight() when it changes. */
   constructor(metric, on) {
     this.metric = metric;
     this.on = on;
     this.at = el("span", { class: "at" });
-    this.canvas = el("div", { class: "plot", role: "img" });
-    this.legend = el("ul", { class: "legend" });
+    this.canvas = el("div", {
+      class: "plot",
+      role: "group",
+      tabindex: 0,
+      on: { keydown: (event) => this.#pressed(event), mouseleave: () => this.#read(null) },
+    });
+    this.reading = el("ul", { class: "reading", hidden: true, "aria-hidden": "true" });
     this.note = el("p", { class: "plot-note faint", hidden: true });
     this.root = el(
       "figure",
@@ -33,31 +46,51 @@ export class Chart {
         el("bdi", { class: "cut", text: format.name(metric, 120), title: format.visible(metric, 1000) }),
         this.at,
       ),
-      this.canvas,
+      el("div", { class: "plot-frame" }, this.canvas, this.reading),
       this.note,
-      this.legend,
     );
     this.size = new ResizeObserver(() => {
       if (this.#plot && this.canvas.clientWidth)
         this.#plot.setSize({ width: this.canvas.clientWidth, height: this.canvas.clientHeight });
-      else if (this.#options) this.draw(this.#curves, this.#options);
+      else if (this.#options) this.#lay();
     });
     this.size.observe(this.canvas);
+    const seen = ([entry]) => {
+      if (entry.isIntersecting === this.isInSight) return;
+      this.isInSight = entry.isIntersecting;
+      this.on.sight();
+    };
+    this.sight = new IntersectionObserver(seen, { rootMargin: NEAR_SIGHT });
+    this.sight.observe(this.root);
   }
 
   /**
-   * curves: [{run, name, slot, x, y, missing}], options: {axis, isLog, smooth, range, look}.
-   * `look` is anything that changes when colours do.
+   * curves: [{run, name, slot, x, y, missing}], bands: [{run, name, slot, xs, mean, low, high}],
+   * options: {axis, isLog, smooth, range, look}. `look` is anything that changes when colours do.
    */
-  draw(curves, options) {
-    this.#curves = curves.map((curve) => prepared(curve, options));
+  draw(curves, bands, options) {
+    const means = bands.map(({ xs, mean, low, high, ...band }) => ({
+      ...band,
+      x: xs,
+      y: mean,
+      low,
+      high,
+      missing: [],
+    }));
+    this.#curves = [...curves, ...means].map((curve) => prepared(curve, options));
     this.#options = options;
-    this.#drawLegend();
+    this.#measure();
     this.#say();
+    this.on.values(this.#valuesAt(null));
+    this.#lay();
+  }
+
+  #lay() {
+    const options = this.#options;
     if (!this.canvas.clientWidth) return; // not laid out yet: the observer calls again
     const data = joined(this.#curves, options.smooth > 0);
     const shape = JSON.stringify([
-      curves.map(({ run, slot }) => [run, slot]),
+      this.#curves.map(({ run, slot, low }) => [run, slot, low !== undefined]),
       options.axis,
       options.isLog,
       options.smooth > 0,
@@ -72,18 +105,44 @@ export class Chart {
     }
   }
 
+  /** What of the values is drawn. */
+  #measure() {
+    const { range, isLog, smooth } = this.#options;
+    const isShown = (x) => range === null || (x >= range.min && x <= range.max);
+    const drawn = this.#curves.flatMap((curve) =>
+      (smooth > 0 ? [curve.line, curve.shown] : [curve.line]).map((ys) => {
+        const shown = curve.x.map(isShown);
+        return { slot: curve.slot, xs: curve.x.filter((_, at) => shown[at]), ys: ys.filter((_, at) => shown[at]) };
+      }),
+    );
+    this.#span = ySpan(drawn, isLog);
+    this.#spikes = isLog
+      ? []
+      : drawn.flatMap((curve) => spikes(curve, this.#span).map((spike) => ({ ...spike, slot: curve.slot })));
+    const xs = this.#curves.flatMap(({ x }) => (x.length ? [x[0], x.at(-1)] : []));
+    if (range === null) this.#extent = xs.length ? { min: Math.min(...xs), max: Math.max(...xs) } : null;
+  }
+
   #say() {
     const points = this.#curves.reduce((sum, curve) => sum + curve.x.length, 0);
-    const hidden =
+    const isCut =
       this.#options.isLog && this.#curves.some((curve) => curve.y.some((value) => value !== null && value <= 0));
-    const text = points === 0 ? "no points yet" : hidden ? "values of 0 and below are not shown on a log scale" : "";
+    const farthest = this.#spikes.reduce((most, { y }) => (Math.abs(y) > Math.abs(most) ? y : most), 0);
+    const text =
+      points === 0
+        ? "no points yet"
+        : isCut
+          ? "values of 0 and below are not shown on a log scale"
+          : this.#spikes.length
+            ? `▲▼ values beyond the axis, up to ${format.number(farthest)}`
+            : "";
     this.note.hidden = text === "";
     setText(this.note, text);
     const told = this.#curves.map((curve) => `${curve.name} ${format.number(lastOf(curve))}`).join(", ");
     setAttribute(
       this.canvas,
       "aria-label",
-      `${format.name(this.metric, 80)} by ${this.#options.axis}: last ${told || "none"}`,
+      `${format.name(this.metric, 80)} by ${this.#options.axis}: last ${format.visible(told, 1000) || "none"}`,
     );
   }
 
@@ -99,7 +158,8 @@ export class Chart {
       grid: { ...line, stroke: style.getPropertyValue("--grid-ink") },
       ticks: { ...line, size: 4 },
     };
-    const xText = axis === "time" ? timeTick : compact;
+    const xText = axis === "time" ? timeTick : stepTick;
+    const title = { labelFont: font, labelSize: 16, labelGap: 0 };
     const yText = isLog ? (v) => format.number(Number(v.toPrecision(2))) : format.number;
     return {
       width: this.canvas.clientWidth,
@@ -119,13 +179,13 @@ export class Chart {
       },
       scales: {
         x: { time: false, range: (_, min, max) => this.#xRange(min, max) },
-        y: isLog
-          ? { distr: 3, range: (_, min, max) => logRange(min, max) }
-          : { range: (_, min, max) => yRange(min, max) },
+        y: { distr: isLog ? 3 : 1, range: () => this.#span },
       },
       axes: [
         {
           ...common,
+          ...title,
+          label: axis === "time" ? "time of training" : "step",
           size: 26,
           gap: 3,
           space: 60,
@@ -133,6 +193,8 @@ export class Chart {
         },
         {
           ...common,
+          ...title,
+          label: `${format.name(this.metric, 24)}${isLog ? " (log)" : ""}`,
           grid: { ...common.grid, filter: (_, splits) => (isLog ? decades(splits) : splits) },
           ticks: { ...common.ticks, filter: (_, splits) => (isLog ? decades(splits) : splits) },
           size: yAxisSize,
@@ -152,15 +214,31 @@ export class Chart {
             points: { show: (u, index) => isSparse(u, index), size: 5, fill: colour },
           };
           const raw = { stroke: colour + RAW_ALPHA, width: 1, points: { show: false } };
-          return smooth > 0 ? [raw, main] : [main];
+          const edge = { stroke: "transparent", width: 0, points: { show: false } };
+          return curve.low ? [main, edge, edge] : smooth > 0 ? [raw, main] : [main];
         }),
       ],
+      bands: this.#bandPairs().map(([low, high, slot]) => ({
+        series: [high, low],
+        fill: ink(slot).colour + BAND_ALPHA,
+      })),
       hooks: {
         setSelect: [(u) => this.#selected(u)],
         setCursor: [(u) => this.#showAt(u)],
-        draw: [(u) => this.#markMissing(u)],
+        draw: [(u) => this.#markMissing(u), (u) => this.#markSpikes(u)],
       },
     };
+  }
+
+  /** Of each band the numbers of the series that are its edges, and its slot. */
+  #bandPairs() {
+    const pairs = [];
+    let number = 1;
+    for (const { low, slot } of this.#curves) {
+      if (low) pairs.push([number + 1, number + 2, slot]);
+      number += low ? 3 : this.#options.smooth > 0 ? 2 : 1;
+    }
+    return pairs;
   }
 
   #xRange(min, max) {
@@ -185,10 +263,56 @@ export class Chart {
       this.at,
       x === null ? "" : this.#options.axis === "time" ? format.duration(x) : `step ${format.whole(Math.round(x))}`,
     );
-    this.#curves.forEach((curve, position) => {
-      const value = x === null ? lastOf(curve) : valueAt(curve, x);
-      setText(this.legend.children[position].querySelector(".value"), format.number(value));
-    });
+    this.on.values(this.#valuesAt(x));
+    this.#read(x === null || !this.canvas.matches(":hover") ? null : u);
+  }
+
+  #valuesAt = (x) => new Map(this.#curves.map((curve) => [curve.run, x === null ? lastOf(curve) : valueAt(curve, x)]));
+
+  /** Beside the pointer, the values of the curves nearest to it. Null: no pointer is there. */
+  #read(u) {
+    this.reading.hidden = u === null || this.#curves.length < 2;
+    if (this.reading.hidden) return;
+    const { left, top } = u.cursor;
+    const x = u.posToVal(left, "x");
+    const found = this.#curves
+      .map((curve) => ({ curve, value: valueAt(curve, x) }))
+      .filter(({ value }) => value !== null)
+      .map((entry) => ({ ...entry, far: Math.abs((u.valToPos(drawable(entry.value), "y") || 0) - top) }))
+      .sort((a, b) => a.far - b.far);
+    const shown = found.slice(0, MOST_READ).sort((a, b) => b.value - a.value);
+    this.reading.replaceChildren(
+      ...shown.map(({ curve, value }) =>
+        el(
+          "li",
+          {},
+          swatch(curve.slot),
+          el("span", { class: "value", text: format.number(value) }),
+          el("bdi", { class: "cut", text: format.visible(curve.name, 60) }),
+        ),
+      ),
+      ...(found.length > shown.length
+        ? [el("li", { class: "faint", text: `and ${found.length - shown.length} more` })]
+        : []),
+    );
+    const isRight = left > u.over.clientWidth / 2; // beside the pointer, where there is room
+    this.reading.classList.toggle("left", isRight);
+  }
+
+  /** Zoom and move by keys. */
+  #pressed(event) {
+    const shift = { ArrowLeft: -0.25, ArrowRight: 0.25 }[event.key] ?? 0;
+    const factor = { "+": 0.5, "=": 0.5, "-": 2 }[event.key] ?? 1;
+    if ((shift === 0 && factor === 1) || this.#extent === null || event.ctrlKey || event.metaKey || event.altKey)
+      return;
+    event.preventDefault();
+    event.stopPropagation();
+    const { min, max } = this.#options.range ?? this.#extent;
+    const whole = this.#extent.max - this.#extent.min;
+    const width = Math.min(whole, (max - min) * factor);
+    const middle = (min + max) / 2 + shift * (max - min);
+    const from = Math.max(this.#extent.min, Math.min(this.#extent.max - width, middle - width / 2));
+    if (width > 0) this.on.zoom(width >= whole ? null : { min: from, max: from + width });
   }
 
   /** A cross at the foot of the plot wherever a value was NaN or infinite. */
@@ -219,47 +343,27 @@ export class Chart {
     ctx.restore();
   }
 
-  #drawLegend() {
-    const key = JSON.stringify([
-      this.#curves.map(({ run, name, slot, missing }) => [run, name, slot, missing.length > 0]),
-      this.#options.look,
-    ]);
-    if (key !== this.legendKey) {
-      this.legendKey = key;
-      this.legend.replaceChildren(...this.#curves.map((curve) => this.#legendItem(curve)));
+  /** A triangle at the edge where a curve goes beyond it. */
+  #markSpikes(u) {
+    const { ctx, bbox } = u;
+    const size = 4 * devicePixelRatio;
+    ctx.save();
+    for (const { slot, x, isAbove } of this.#spikes) {
+      const [middle, edge] = [u.valToPos(x, "x", true), isAbove ? bbox.top : bbox.top + bbox.height];
+      const foot = edge + (isAbove ? 2 * size : -2 * size);
+      ctx.fillStyle = ink(slot).colour;
+      ctx.beginPath();
+      ctx.moveTo(middle, edge);
+      ctx.lineTo(middle - size, foot);
+      ctx.lineTo(middle + size, foot);
+      ctx.fill();
     }
-    this.#curves.forEach((curve, position) =>
-      setText(this.legend.children[position].querySelector(".value"), format.number(lastOf(curve))),
-    );
-  }
-
-  #legendItem(curve) {
-    const name = format.visible(curve.name, 60);
-    const gap = curve.missing.length
-      ? el("span", { class: "missing", text: "✕ NaN", title: "NaN or infinite values: gaps marked with a cross" })
-      : null;
-    const remove = this.on.remove
-      ? el("button", {
-          type: "button",
-          class: "quiet remove",
-          "aria-label": `Remove the curve of ${name}`,
-          text: "×",
-          on: { click: () => this.on.remove(curve.run) },
-        })
-      : null;
-    return el(
-      "li",
-      {},
-      swatch(curve.slot),
-      el("bdi", { class: "cut", text: name }),
-      gap,
-      el("span", { class: "value" }),
-      remove,
-    );
+    ctx.restore();
   }
 
   remove() {
     this.size.disconnect();
+    this.sight.disconnect();
     this.#plot?.destroy();
     this.#plot = null;
     this.root.remove();
@@ -268,13 +372,14 @@ export class Chart {
 
 function prepared(curve, { isLog, smooth }) {
   const shown = isLog ? curve.y.map((value) => (value !== null && value > 0 ? value : null)) : curve.y;
-  return { ...curve, shown, line: smoothed(shown, smooth) };
+  return { ...curve, shown, line: curve.low ? shown : smoothed(shown, smooth) }; // a mean is smooth enough
 }
 
 /** All curves over one x: uPlot draws null as a gap and looks past undefined. */
 function joined(curves, isSmoothed) {
   if (curves.length === 0) return [[]];
-  const ys = (curve) => (isSmoothed ? [curve.shown, curve.line] : [curve.line]);
+  const ys = (curve) =>
+    curve.low ? [curve.line, curve.low, curve.high] : isSmoothed ? [curve.shown, curve.line] : [curve.line];
   const tables = curves.map((curve) => [curve.x, ...ys(curve).map((values) => values.map(drawable))]);
   return uPlot.join(
     tables,
@@ -303,41 +408,6 @@ export function valueAt({ x: xs, line, missing }, x) {
   return line[nearest] ?? (missing.includes(xs[nearest]) ? "NaN" : null);
 }
 
-const compact = (v) =>
-  Math.abs(v) >= 1e6
-    ? `${format.number(v / 1e6)} M`
-    : Math.abs(v) >= 1e5
-      ? `${format.number(v / 1e3)} k`
-      : format.number(v);
-
-/** A label of the time axis, with as many decimals as the step between two labels needs. */
-const timeTick = (v, step) => (step < 0.1 ? `${v.toFixed(step < 0.01 ? 3 : 2)} s` : format.duration(v));
-
-/** Lines of a log scale: powers of ten only where there are many, or the plot is all lines. */
-function decades(splits) {
-  const isPower = (v) => Math.abs(Math.log10(v) - Math.round(Math.log10(v))) < 1e-9;
-  return splits.filter(isPower).length > 2 ? splits.map((v) => (isPower(v) ? v : null)) : splits;
-}
-
-/** A value within what can be drawn: the span of an axis has to be a number. */
-const drawable = (value) => (typeof value === "number" ? Math.max(-MOST, Math.min(MOST, value)) : value);
-
-function yRange(min, max) {
-  if (min === null) return [0, 1];
-  const pad = (drawable(max) - drawable(min) || Math.abs(max) || 1) * 0.06;
-  return [drawable(min >= 0 && min - pad < 0 ? Math.min(min, 0) : min - pad), drawable(max + pad)];
-}
-
-const logRange = (min, max) => (min === null || min <= 0 ? [0.1, 1] : [min / 1.15, max * 1.15]);
-
 /** Points are shown while there are so few that a line alone could be missed. */
 const isSparse = (u, index) =>
   u.data[index].reduce((count, value) => count + (Number.isFinite(value) ? 1 : 0), 0) <= 40;
-
-/** Room for the longest label. */
-function yAxisSize(u, values, axis, cycle) {
-  if (cycle > 1) return u.axes[axis]._size;
-  const longest = (values ?? []).reduce((most, text) => (text.length > most.length ? text : most), "");
-  u.ctx.font = u.axes[axis].font[0];
-  return Math.ceil(Math.max(34, u.ctx.measureText(longest).width / devicePixelRatio + 14));
-}

@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 
 const POINTS = 1500;
+export const MAX_CURVES = 100; // that the server gives at once
 const MAX_METRIC_NAME = 300; // the server truncates longer names, and does not find them by what is left
 const GROWN_TOO_FAR = 3; // at this many times the requested points, fetch a reduced curve again
 
@@ -39,22 +40,32 @@ export class CurveData {
     await this.#fetch({ runs: missing, metrics, axis, points: POINTS }, this.#controller.signal, this.#curves);
   }
 
-  /** Load a part at full resolution; null: back to the whole curve. */
+  /** Load a part at full resolution. */
   async zoom(runs, metrics, range) {
-    this.#zoomController?.abort();
-    this.#zoomed = new Map();
-    this.on.changed();
-    if (range === null || runs.length === 0) return;
+    this.unzoom();
+    if (runs.length === 0) return;
     this.#zoomController = new AbortController();
     const request = { runs, metrics, axis: this.#axis, points: POINTS, range };
     await this.#fetch(request, this.#zoomController.signal, this.#zoomed);
   }
 
+  /** Back to the whole curves. */
+  unzoom() {
+    this.#zoomController?.abort();
+    this.#zoomed = new Map();
+    this.on.changed();
+  }
+
+  /** Metric by metric, the first ones first, as many at once as the server gives. */
   async #fetch(request, signal, into) {
+    const atOnce = Math.max(1, Math.floor(MAX_CURVES / request.runs.length));
     try {
-      const answer = await api.curves(request, signal);
-      for (const curve of answer.curves) into.set(keyOf(curve.run, curve.metric), curve);
-      this.on.changed();
+      for (let first = 0; first < request.metrics.length; first += atOnce) {
+        const metrics = request.metrics.slice(first, first + atOnce);
+        const answer = await api.curves({ ...request, metrics }, signal);
+        for (const curve of answer.curves) into.set(keyOf(curve.run, curve.metric), curve);
+        this.on.changed();
+      }
     } catch (error) {
       if (error.name !== "AbortError") this.on.failed(error);
     }
@@ -82,9 +93,11 @@ export class CurveData {
     return this.#zoomed.get(key) ?? this.#curves.get(key) ?? null;
   }
 
-  /** The curves to receive updates of; a mark tells how far each is loaded. */
-  known() {
-    return [...this.#curves.values()].map(({ run, metric, mark }) => ({ run, metric, axis: this.#axis, mark }));
+  /** Those of these curves that are loaded, to receive updates of; a mark tells how far each is loaded. */
+  subscription(runs, metrics) {
+    const keys = metrics.flatMap((metric) => runs.map((run) => keyOf(run, metric)));
+    const curves = keys.map((key) => this.#curves.get(key)).filter(Boolean);
+    return curves.map(({ run, metric, mark }) => ({ run, metric, axis: this.#axis, mark }));
   }
 }
 

@@ -1,21 +1,28 @@
 // The curves of the selected runs: one chart per metric, and the controls that all charts share.
 
+import * as api from "./api.js";
 import { Chart } from "./chart.js";
-import { CurveData, canDraw } from "./curvedata.js";
+import { CurveData, MAX_CURVES, canDraw } from "./curvedata.js";
 import { el, setText } from "./dom.js";
 import * as format from "./format.js";
+import { pictureOf } from "./picture.js";
+import { Legend } from "./legend.js";
 import { Slots, isDark } from "./palette.js";
 
 const FIRST_CHARTS = 12;
-const MAX_CURVES = 100; // that the server draws at once
 const TOTAL_STEPS = "total_steps"; // a target, not a measurement
 const EPOCH = "epoch"; // progress: listed last
 export const ALL = "*";
 
+const bandKey = (filter, metric) => JSON.stringify([filter, metric]);
+
 export class CurvesPanel {
   #charts = new Map(); // metric -> Chart
   #slots = new Slots();
-  #runs = []; // [{id, name}]
+  #runs = []; // [{id, name, detail, isGoingOn}]
+  #bands = []; // [{filter, name}]
+  #bandCurves = new Map(); // filter and metric -> {xs, mean, low, high}
+  #bandController = null;
   main = null; // the main metric of these runs; a name may be empty
   #metrics = []; // that these runs have
   #most = FIRST_CHARTS;
@@ -75,7 +82,9 @@ export class CurvesPanel {
       this.resetButton,
     );
     this.hint = el("p", { class: "hint", text: hint });
+    this.legend = new Legend({ remove: on.remove });
     this.charts = el("div", { class: "charts" });
+    this.leftOut = el("p", { class: "plot-note faint", hidden: true });
     this.more = el("button", {
       type: "button",
       class: "more",
@@ -87,22 +96,56 @@ export class CurvesPanel {
         },
       },
     });
-    root.append(this.bar, this.hint, this.charts, this.more);
+    root.append(this.bar, this.hint, this.legend.root, this.leftOut, this.charts, this.more);
   }
 
   slotOf = (id) => this.#slots.of(id);
 
-  /** Show these runs. Their metrics come with `setMetrics`. */
+  /** Show these runs: [{id, name, detail, isGoingOn}]; `detail` tells one from others. See also `setMetrics`. */
   setRuns(runs) {
     const before = this.#runs.map((run) => run.id).join();
     this.#runs = runs;
-    this.#slots.assign(runs.map((run) => run.id));
-    this.hint.hidden = runs.length > 0;
-    this.bar.hidden = runs.length === 0;
-    this.root.classList.toggle("bare", runs.length === 0);
+    this.#assignSlots();
     if (before === runs.map((run) => run.id).join()) this.redraw();
-    else if (runs.length === 0) this.#setRange(null);
+    else if (runs.length + this.#bands.length === 0) this.#setRange(null);
     this.#load();
+  }
+
+  /** Draw mean and spread of the runs of these filters: [{filter, name}]. */
+  setBands(bands) {
+    const isSame = JSON.stringify(bands) === JSON.stringify(this.#bands);
+    this.#bands = bands;
+    this.#assignSlots();
+    if (!isSame) this.#load();
+  }
+
+  /** How many selected runs are not drawn. */
+  setLeftOut(count) {
+    this.leftOut.hidden = count === 0;
+    setText(this.leftOut, `${format.plural(count, "more selected run")} not drawn; a group's mean shows them all`);
+  }
+
+  /** All charts below one another, with the legend, as a PNG Blob. */
+  picture() {
+    const charts = [...this.#charts.values()];
+    return pictureOf(
+      charts.map((chart) => ({ title: chart.metric, canvas: chart.canvas.querySelector("canvas") })),
+      [...this.#runs.map((run) => [run.name, run.id]), ...this.#bands.map((band) => [band.name, band.filter])].map(
+        ([name, key]) => ({ name: format.visible(name, 80), slot: this.#slots.of(key) }),
+      ),
+    );
+  }
+
+  reloadBands() {
+    if (this.#bands.length) this.#load();
+  }
+
+  #assignSlots() {
+    this.#slots.assign([...this.#runs.map((run) => run.id), ...this.#bands.map((band) => band.filter)]);
+    const isEmpty = this.#runs.length + this.#bands.length === 0;
+    this.hint.hidden = !isEmpty;
+    this.bar.hidden = isEmpty;
+    this.root.classList.toggle("bare", isEmpty);
   }
 
   /** Which metrics there are, which is the main one, and which were measured: those come last. */
@@ -137,10 +180,16 @@ export class CurvesPanel {
   /** The metrics that are currently drawn. */
   shown() {
     const { metric } = this.#controls;
-    if (metric === ALL)
-      return this.#metrics.slice(0, Math.min(this.#most, Math.floor(MAX_CURVES / Math.max(1, this.#runs.length))));
+    if (metric === ALL) return this.#metrics.slice(0, this.#most);
     const one = metric !== null && this.#metrics.includes(metric) ? metric : this.main;
     return one === null ? [] : [one];
+  }
+
+  /** The curves to receive updates of: of charts in sight, and of runs that go on before others. */
+  subscription() {
+    const ids = (isGoingOn) => this.#runs.filter((run) => run.isGoingOn === isGoingOn).map((run) => run.id);
+    const metrics = this.shown().filter((metric) => this.#charts.get(metric)?.isInSight);
+    return [true, false].flatMap((isGoingOn) => this.data.subscription(ids(isGoingOn), metrics)).slice(0, MAX_CURVES);
   }
 
   append(event) {
@@ -156,18 +205,36 @@ export class CurvesPanel {
     const metrics = this.shown();
     this.metricField.value = this.#controls.metric === ALL ? ALL : (metrics[0] ?? "");
     const left = this.#controls.metric === ALL ? this.#metrics.length - metrics.length : 0;
-    this.more.hidden = left <= 0 || metrics.length < this.#most;
+    this.more.hidden = left <= 0;
     setText(this.more, `Show more (${format.plural(left, "metric")} left)`);
     this.#placeCharts(metrics);
+    this.#loadBands(metrics);
     await this.data.want(this.#ids(), metrics, this.#controls.axis, isAnew);
     if (this.#range) await this.data.zoom(this.#ids(), this.#zoomable(), this.#range);
     this.on.live();
   }
 
+  async #loadBands(metrics) {
+    const { axis } = this.#controls;
+    this.#bandController?.abort();
+    const { signal } = (this.#bandController = new AbortController());
+    const found = new Map();
+    try {
+      for (const metric of metrics)
+        for (const { filter } of this.#bands)
+          found.set(bandKey(filter, metric), await api.band(filter, metric, axis, signal));
+    } catch (error) {
+      if (error.name !== "AbortError") this.on.failed(error);
+      return;
+    }
+    this.#bandCurves = found;
+    this.redraw();
+  }
+
   #ids = () => this.#runs.map((run) => run.id);
 
   #placeCharts(metrics) {
-    const wanted = this.#runs.length ? metrics : [];
+    const wanted = this.#runs.length + this.#bands.length ? metrics : [];
     for (const [metric, chart] of this.#charts) {
       if (wanted.includes(metric)) continue;
       chart.remove();
@@ -175,8 +242,12 @@ export class CurvesPanel {
     }
     for (const metric of wanted) {
       if (!this.#charts.has(metric)) {
-        const zoom = (range) => this.#zoom(range, metric);
-        this.#charts.set(metric, new Chart(metric, { zoom, remove: this.on.remove }));
+        const on = {
+          zoom: (range) => this.#zoom(range, metric),
+          values: (values) => this.legend.setValues(this.#charts.size === 1 ? values : new Map()),
+          sight: () => this.on.live(),
+        };
+        this.#charts.set(metric, new Chart(metric, on));
       }
       this.charts.append(this.#charts.get(metric).root);
     }
@@ -187,17 +258,17 @@ export class CurvesPanel {
     this.#range = range;
     this.resetButton.hidden = range === null;
     this.root.dataset.zoomed = range === null ? "no" : "yes";
+    if (range === null) this.data.unzoom();
   }
 
   async #zoom(range, metric = null) {
     if (range === null ? this.#range === null : !this.#zoomable().includes(metric)) return;
     this.#setRange(range);
-    await this.data.zoom(this.#ids(), this.#zoomable(), range);
+    if (range !== null) await this.data.zoom(this.#ids(), this.#zoomable(), range);
   }
 
   /** The axis of a chart: what was measured has no steps, and is drawn over time. */
-  #over = (metric) =>
-    this.#runs.map(({ id }) => this.data.get(id, metric)?.over).find(Boolean) ?? this.#controls.axis;
+  #over = (metric) => this.#runs.map(({ id }) => this.data.get(id, metric)?.over).find(Boolean) ?? this.#controls.axis;
 
   /** The charts that share a range. */
   #zoomable = () => this.shown().filter((metric) => this.#over(metric) === this.#controls.axis);
@@ -220,7 +291,12 @@ export class CurvesPanel {
 
   #draw() {
     const { axis, log, smooth } = this.#controls;
-    const options = { isLog: log, smooth, look: `${this.#look}${isDark()}` };
+    const look = `${this.#look}${isDark()}`;
+    const options = { isLog: log, smooth, look };
+    this.legend.draw(
+      [...this.#runs.map((run) => this.#inLegend(run)), ...this.#bands.map((band) => this.#bandInLegend(band))],
+      look,
+    );
     for (const [metric, chart] of this.#charts) {
       const over = this.#over(metric);
       const curves = this.#runs.flatMap(({ id, name }) => {
@@ -229,12 +305,27 @@ export class CurvesPanel {
           ? [{ run: id, name, slot: this.#slots.of(id), x: curve.x, y: curve.y, missing: curve.missing }]
           : [];
       });
-      chart.draw(curves, { ...options, axis: over, range: over === axis ? this.#range : null });
+      const bands = this.#bands.flatMap(({ filter, name }) => {
+        const band = this.#bandCurves.get(bandKey(filter, metric));
+        return band?.xs.length ? [{ ...band, run: filter, name, slot: this.#slots.of(filter) }] : [];
+      });
+      chart.draw(curves, bands, { ...options, axis: over, range: over === axis ? this.#range : null });
     }
     // for tests: how many points all charts hold
     this.root.dataset.points = [...this.#charts.keys()].reduce(
       (sum, metric) => sum + this.#runs.reduce((n, { id }) => n + (this.data.get(id, metric)?.count ?? 0), 0),
       0,
     );
+  }
+
+  #bandInLegend({ filter, name }) {
+    const runs = [...this.#charts.keys()].map((metric) => this.#bandCurves.get(bandKey(filter, metric))?.runs_of)[0];
+    const detail = runs === undefined ? "" : `mean ± sd of ${format.plural(runs, "run")}`;
+    return { id: filter, name, detail, slot: this.#slots.of(filter), hasMissing: false };
+  }
+
+  #inLegend({ id, name, detail }) {
+    const hasMissing = [...this.#charts.keys()].some((metric) => this.data.get(id, metric)?.missing.length > 0);
+    return { id, name, detail, slot: this.#slots.of(id), hasMissing };
   }
 }

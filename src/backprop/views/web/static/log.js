@@ -70,9 +70,11 @@ export class LogView {
     );
   }
 
-  open(run) {
+  /** Of a run that failed the errors are shown, if there are any: that is where a traceback is. */
+  async open(run, hasFailed) {
     this.#run = run;
-    this.#choose("out", null);
+    if (hasFailed) await this.#choose("err", null);
+    if (this.#run === run && (!hasFailed || this.text.textContent === "")) await this.#choose("out", null);
   }
 
   /** How many sessions there are to choose from. */

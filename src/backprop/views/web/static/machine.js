@@ -59,8 +59,10 @@ function* gauges(machine, limits, slots) {
   }
 }
 
-const holdings = ({ run_id: run, ram_seen_bytes: used, ram_promised_bytes: reserved }) =>
-  `${run}: ${format.size(used)} of RAM (reserved ${format.size(reserved)})`;
+const nameOf = ({ name, run_id: run }) => format.visible(name || run, 40);
+
+const holdings = ({ ram_seen_bytes: used, ram_promised_bytes: reserved, ...ticket }) =>
+  `${nameOf(ticket)}: ${format.size(used)} of RAM (reserved ${format.size(reserved)})`;
 
 /** Groups folders by file system: the same size, and the same free space but for writes between two readings. */
 function disks({ disk_free_bytes: free, disk_total_bytes: total }) {
@@ -74,12 +76,13 @@ function disks({ disk_free_bytes: free, disk_total_bytes: total }) {
   return found;
 }
 
-/** A gauge of what is used, with a mark where too little is left to start a run. */
+/** A gauge of what is used, in words as in its bar, with a mark where too little is left to start a run. */
 function filled(label, free, total, needed, more = "") {
   if (free === null || free === undefined) return gauge(label, "–", null, { title: more });
   const used = total ? 1 - free / total : null;
-  const amounts = `${format.size(free)} free of ${format.size(total)}, ${format.size(needed)} needed to start`;
-  return gauge(label, free < needed ? `low: ${format.size(free)}` : `${format.size(free)} free`, used, {
+  const text = total ? `${format.size(total - free)} of ${format.size(total)}` : `${format.size(free)} free`;
+  const amounts = `${format.size(free)} free, ${format.size(needed)} needed to start`;
+  return gauge(label, free < needed ? `full: ${text}` : text, used, {
     title: `${amounts}${more && `\n${more}`}`,
     limit: total ? 1 - needed / total : null,
     isShort: free < needed,
@@ -126,7 +129,7 @@ function queued(queue, linkTo) {
       el(
         "li",
         {},
-        el("a", { href: linkTo(ticket.run_id), text: format.visible(ticket.run_id, 40) }),
+        el("a", { href: linkTo(ticket.run_id), text: nameOf(ticket), title: ticket.run_id }),
         el("span", { class: "faint", text: ` queued for ${format.age(ticket.since, Date.now())}: ` }),
         el("bdi", {
           text: ticket.is_away

@@ -2,26 +2,34 @@
 
 import * as actions from "./actions.js";
 import * as api from "./api.js";
+import { chooseColumns, titleOf } from "./columns.js";
 import { CurvesPanel } from "./curves.js";
 import { byId, debounced, el, setAttribute, setText } from "./dom.js";
 import * as format from "./format.js";
 import { token } from "./access_token.js";
+import { GroupsTable } from "./groups.js";
 import * as keys from "./keys.js";
 import { Live } from "./live.js";
+import { Explorer } from "./explore.js";
 import { drawMachine } from "./machine.js";
 import { MAX_CHOSEN, Route } from "./route.js";
 import { RunPage } from "./run.js";
+import { Selection, save } from "./selection.js";
 import { RunsTable } from "./table.js";
 import { watchTheme } from "./themes.js";
 
 const DETAILS_EVERY_MS = 5000; // a selected run may report new metrics
 const FIRST_CHOSEN = 3;
+const MAX_DRAWN = 20; // of the selected runs
+const REFRESH_EVERY_MS = 5000; // of what the server's row events do not bring: chosen columns, groups and their curves
 
 class Page {
-  #known = new Map(); // chosen runs: id -> {name, metrics, main, asked_ms}
+  #known = new Map(); // chosen runs: id -> {name, params, isGoingOn, metrics, main, asked_ms}
+  #bandMetrics = new Map(); // filter of chosen runs -> {metrics, main}
   #tableVersion = null;
   #isLost = false;
   #scroll = 0;
+  #refreshing = null; // a timer
 
   constructor() {
     this.route = new Route((state, before) => this.#changed(state, before));
@@ -35,18 +43,43 @@ class Page {
       {
         open: (row) => this.route.go({ run: row.id }),
         choose: (row, isChosen) => this.#choose(row, isChosen),
-        sort: (key) => this.#sort(key),
+        chooseRange: (ids) => this.#chooseMany([...new Set([...(this.route.state.runs ?? []), ...ids])]),
+        sort: (key, isDescending) => this.#sort(key, isDescending),
         seen: () => this.live?.changed(),
         counted: (counts) => this.#counted(counts),
         problem: (error) => this.#filterProblem(error),
       },
       (id) => this.route.link({ run: id }),
     );
+    this.groups = new GroupsTable(byId("groups"), {
+      open: (filter) =>
+        this.route.go({ by: null, filter: [this.route.state.filter, filter].filter(Boolean).join(" ") }),
+      choose: (filter, isChosen) => this.#chooseBand(filter, isChosen),
+      counted: (text) => setText(byId("count"), text),
+      problem: (error) => this.#filterProblem(error),
+    });
     this.panel = new CurvesPanel(
       byId("curves"),
-      { ...shared, remove: (id) => this.#choose({ id }, false) },
+      {
+        ...shared,
+        remove: (id) =>
+          this.route.state.bands.includes(id) ? this.#chooseBand(id, false) : this.#choose({ id }, false),
+      },
       "Select runs with the check boxes or the x key to compare their curves.",
     );
+    this.explorer = new Explorer(byId("explore"), {
+      controls: shared.controls,
+      choose: (ids) => this.#chooseMany(ids),
+      open: (id) => this.route.go({ run: id }),
+      failed: shared.failed,
+    });
+    this.#tabs();
+    this.selection = new Selection(byId("selection"), {
+      all: () => this.#chooseFirst(MAX_CHOSEN, {}),
+      best: (count) => this.#chooseFirst(count, { sort: this.table.bestKey, descending: null }),
+      none: () => this.route.go({ runs: [] }),
+      png: async () => save(await this.panel.picture(), "backprop-curves.png"),
+    });
     this.runPage = new RunPage(byId("run-view"), shared, () => this.route.link({ run: null }));
     this.live = new Live(() => this.#subscription(), {
       rows: (rows) => this.#rows(rows),
@@ -64,6 +97,7 @@ class Page {
     watchTheme(byId("theme"), () => {
       this.panel.relook();
       this.runPage.panel.relook();
+      this.explorer.draw();
       this.#showChosen();
     });
     setInterval(() => this.#tick(), 1000);
@@ -89,7 +123,12 @@ class Page {
       if (byId(id) !== document.activeElement) byId(id).value = value;
     }
     if (!isRun) {
-      this.table.setQuery({ search: state.search, filter: state.filter, sort: state.sort, descending: state.desc });
+      const found = { search: state.search, filter: state.filter };
+      byId("grid").hidden = state.by !== null;
+      this.table.setQuery({ ...found, sort: state.sort, descending: state.desc, columns: state.cols });
+      this.groups.setQuery({ ...found, by: state.by, metric: state.metric === "*" ? null : state.metric });
+      this.#offerGroups();
+      this.#explore();
       if (before?.run) {
         byId("grid").scrollTop = this.#scroll;
         byId("grid").focus({ preventScroll: true });
@@ -98,7 +137,8 @@ class Page {
     this.runPage.setControls(state);
     this.runPage.open(state.run);
     this.panel.setControls(state);
-    if (before?.runs?.join() !== state.runs?.join() || !before) this.#showChosen();
+    const chosen = (one) => JSON.stringify([one?.runs, one?.bands]);
+    if (chosen(before) !== chosen(state) || !before) this.#showChosen();
     this.live?.changed();
   }
 
@@ -109,7 +149,7 @@ class Page {
     const isRun = run !== null;
     return {
       rows: isRun ? [] : [...new Set([...this.table.visible().map((row) => row.id), ...(runs ?? [])])],
-      curves: this.#panel().data.known(),
+      curves: this.#panel().subscription(),
       details: run,
       log: isRun ? this.runPage.log.subscription() : null,
       machine: true,
@@ -121,28 +161,107 @@ class Page {
   #choose(row, isChosen) {
     const others = (this.route.state.runs ?? []).filter((id) => id !== row.id);
     if (isChosen && others.length >= MAX_CHOSEN) {
-      actions.toast(`At most ${MAX_CHOSEN} runs can be compared.`, true);
+      actions.toast(`At most ${MAX_CHOSEN} runs can be selected.`, true);
       this.#showChosen();
       return;
     }
     this.route.go({ runs: isChosen ? [...others, row.id] : others });
   }
 
+  /** Select the first runs of the table, or of another order of it. */
+  async #chooseFirst(count, order) {
+    const { search, filter, sort, desc } = this.route.state;
+    const query = { search, filter, sort, descending: desc, columns: [], offset: 0, limit: count, ...order };
+    try {
+      const { runs } = await api.runs(query);
+      this.route.go({ runs: runs.map((run) => run.id) });
+    } catch (error) {
+      this.#failed(error);
+    }
+  }
+
+  /** Instead of what was selected. */
+  #chooseMany(ids) {
+    if (ids.length > MAX_CHOSEN) actions.toast(`${ids.length} runs: the first ${MAX_CHOSEN} are selected.`);
+    this.route.go({ runs: ids.slice(0, MAX_CHOSEN) });
+  }
+
+  #tabs() {
+    const tab = (view, text) => {
+      const button = el("button", {
+        type: "button",
+        role: "tab",
+        "aria-controls": view === null ? "curves" : "explore",
+        text,
+        on: { click: () => this.route.go({ view }) },
+      });
+      return [view, button];
+    };
+    this.tabs = [tab(null, "Curves"), tab("scatter", "Scatter"), tab("parallel", "Parallel coordinates")];
+    byId("tabs").append(...this.tabs.map(([, button]) => button));
+  }
+
+  #explore() {
+    const { search, filter, view, x, y, colour } = this.route.state;
+    for (const [of, button] of this.tabs) setAttribute(button, "aria-selected", of === view);
+    byId("curves").hidden = view !== null;
+    this.explorer.setQuery({ search, filter, kind: view, x, y, colour }, this.table.offered);
+  }
+
+  #chooseBand(filter, isChosen) {
+    const others = this.route.state.bands.filter((other) => other !== filter);
+    this.route.go({ bands: isChosen ? [...others, filter] : others });
+  }
+
   async #showChosen() {
-    const ids = this.route.state.runs ?? [];
+    const ids = (this.route.state.runs ?? []).slice(0, MAX_DRAWN);
     for (const id of this.#known.keys()) if (!ids.includes(id)) this.#known.delete(id);
-    await Promise.all(ids.filter((id) => !this.#known.has(id)).map((id) => this.#fetchChosen(id)));
+    this.#drawSelection();
+    const { bands } = this.route.state;
+    await Promise.all([
+      ...ids.filter((id) => !this.#known.has(id)).map((id) => this.#fetchChosen(id)),
+      ...bands.filter((filter) => !this.#bandMetrics.has(filter)).map((filter) => this.#fetchBandMetrics(filter)),
+    ]);
     this.#drawChosen();
   }
 
   #drawChosen() {
     const ids = (this.route.state.runs ?? []).filter((id) => this.#known.has(id));
-    this.panel.setRuns(ids.map((id) => ({ id, name: this.#known.get(id).name })));
-    this.table.setChosen(ids, this.panel.slotOf);
     const known = ids.map((id) => this.#known.get(id));
-    const main = known.find((run) => run.main !== null)?.main ?? null;
-    this.panel.setMetrics([...new Set(known.flatMap((run) => run.metrics))].sort(), main);
+    const details = differences(known.map((run) => run.params));
+    this.panel.setRuns(
+      known.map(({ name, isGoingOn }, place) => ({
+        id: ids[place],
+        name: name ?? (details[place] || ids[place]),
+        detail: name === null ? "" : details[place],
+        isGoingOn,
+      })),
+    );
+    const { bands } = this.route.state;
+    this.panel.setBands(bands.map((filter) => ({ filter, name: GroupsTable.label(filter) })));
+    this.#drawSelection();
+    this.groups.setChosen(bands, this.panel.slotOf);
+    const all = [...known, ...bands.map((filter) => this.#bandMetrics.get(filter)).filter(Boolean)];
+    const main = all.find((one) => one.main !== null)?.main ?? null;
+    this.panel.setMetrics([...new Set(all.flatMap((one) => one.metrics))].sort(), main);
     this.live?.changed();
+  }
+
+  #drawSelection() {
+    const ids = this.route.state.runs ?? [];
+    this.selection.set(ids.map((id) => ({ id, name: this.#known.get(id)?.name ?? this.table.nameOf(id) })));
+    this.table.setChosen(ids, (id) => (this.#known.has(id) ? this.panel.slotOf(id) : null));
+    this.panel.setLeftOut(Math.max(0, ids.length - MAX_DRAWN));
+  }
+
+  async #fetchBandMetrics(filter) {
+    try {
+      const { metrics, metric } = await api.band(filter, "", "step");
+      this.#bandMetrics.set(filter, { metrics, main: metric });
+    } catch (error) {
+      if (error.status === 400) this.#chooseBand(filter, false);
+      this.#failed(error);
+    }
   }
 
   async #fetchChosen(id) {
@@ -150,7 +269,9 @@ class Page {
       const details = await api.run(id);
       const metrics = Object.keys(details.summaries);
       this.#known.set(id, {
-        name: details.name || details.id,
+        name: details.name || null,
+        params: details.params,
+        isGoingOn: details.is_going_on,
         metrics,
         main: details.metric ?? (metrics.includes("loss") ? "loss" : null),
         asked_ms: Date.now(),
@@ -165,6 +286,7 @@ class Page {
 
   #rows(rows) {
     this.table.update(rows);
+    if (rows.length) this.#refreshSoon();
     const due = rows.filter(
       ({ id }) =>
         this.#known.has(id) &&
@@ -174,15 +296,33 @@ class Page {
   }
 
   #tableChanged(version) {
-    if (version !== this.#tableVersion) this.table.refresh(); // the first, too: the rows may be older
+    if (version !== this.#tableVersion) {
+      this.table.refresh(); // the first, too: the rows may be older
+      this.#refreshSoon();
+    }
     this.#tableVersion = version;
   }
 
+  /** What row events do not bring, at most every few seconds. */
+  #refreshSoon() {
+    this.#refreshing ??= setTimeout(() => {
+      this.#refreshing = null;
+      if (document.hidden || this.route.state.run !== null) return;
+      if (this.table.hasMetrics()) this.table.refresh();
+      this.groups.refresh();
+      this.explorer.refresh();
+      this.panel.reloadBands();
+    }, REFRESH_EVERY_MS);
+  }
+
   #counted({ total, shown, isFirst }) {
-    setText(
-      byId("count"),
-      shown === total ? format.plural(total, "run") : `${format.whole(shown)} of ${format.plural(total, "run")}`,
-    );
+    this.#offerGroups();
+    this.#explore();
+    if (this.route.state.by === null)
+      setText(
+        byId("count"),
+        shown === total ? format.plural(total, "run") : `${format.whole(shown)} of ${format.plural(total, "run")}`,
+      );
     byId("grid").classList.toggle("none", shown === 0);
     byId("empty").hidden = shown > 0;
     if (total === 0) byId("empty").replaceChildren(...welcome());
@@ -207,6 +347,7 @@ class Page {
     const isWrong = error?.status === 400;
     byId("filter-problem").hidden = !isWrong;
     setText(byId("filter-problem"), isWrong ? format.visible(error.message, 600) : "");
+    if (isWrong) setText(byId("count"), "");
     setAttribute(byId("filter"), "aria-invalid", isWrong ? "true" : null);
     if (error && !isWrong) this.#failed(error);
   }
@@ -257,11 +398,22 @@ class Page {
 
   // -- user input
 
-  #sort(key) {
+  #sort(key, isDescending) {
     const { sort, desc } = this.route.state;
-    const isWord = key === "name" || key === "status";
-    // newest and greatest first, but the smallest loss first
-    this.route.go(sort === key ? { desc: !desc } : { sort: key, desc: !isWord && !this.table.isOfMetric(key) });
+    this.route.go(sort === key ? { desc: !desc } : { sort: key, desc: isDescending });
+  }
+
+  /** What runs can be grouped by: their groups, and the parameters they have. */
+  #offerGroups() {
+    const { by } = this.route.state;
+    const params = this.table.offered.filter((key) => key.startsWith("param."));
+    const keys = ["", "group", ...new Set([...(by?.startsWith("param.") ? [by] : []), ...params])];
+    if (byId("by").dataset.keys !== JSON.stringify(keys)) {
+      byId("by").dataset.keys = JSON.stringify(keys);
+      const title = (key) => ({ "": "nothing", group: "group" })[key] ?? format.name(titleOf(key), 40);
+      byId("by").replaceChildren(...keys.map((key) => el("option", { value: key, text: title(key) })));
+    }
+    byId("by").value = by ?? "";
   }
 
   #clear() {
@@ -284,6 +436,14 @@ class Page {
       });
     }
     byId("help").addEventListener("click", () => keys.showHelp());
+    byId("by").addEventListener("change", () => this.route.go({ by: byId("by").value || null }));
+    byId("columns").addEventListener("click", () =>
+      chooseColumns({
+        offered: this.table.offered,
+        shown: this.table.columns.filter((column) => column.kind).map((column) => column.sort),
+        chosen: (cols) => this.route.go({ cols }),
+      }),
+    );
   }
 
   #subject = () => (this.route.state.run === null ? this.table.active : this.runPage.details);
@@ -342,6 +502,18 @@ function welcome() {
     el("p", { text: "Your script needs no changes. JSON lines that it prints on stdout become curves:" }),
     el("pre", { text: '{"step": 12, "loss": 0.31}' }),
   ];
+}
+
+/** What tells runs apart: for each the parameters that are not the same in all, as "lr=0.1 layers=3". */
+function differences(all) {
+  const names = [...new Set(all.flatMap((params) => Object.keys(params)))];
+  const differ = names.filter((name) => new Set(all.map((params) => JSON.stringify(params[name]))).size > 1);
+  return all.map((params) =>
+    differ
+      .filter((name) => name in params)
+      .map((name) => `${format.name(name, 40)}=${format.value(params[name])}`)
+      .join(" "),
+  );
 }
 
 new Page();

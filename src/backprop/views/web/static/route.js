@@ -1,6 +1,7 @@
 // The state of the page is in the address, behind the #: a link shows the same, and Back returns to the last screen.
 //
 //   #/?search=digits&filter=lr>1e-4&sort=loss&desc=0&runs=abc,def&metric=loss&axis=time&log=1&smooth=0.6
+//   #/?cols=param.lr,best.loss&by=group&band=group="lr"
 //   #/run/abc?metric=...
 
 const DEFAULTS = Object.freeze({
@@ -10,13 +11,25 @@ const DEFAULTS = Object.freeze({
   sort: "created",
   desc: true,
   runs: null, // selected runs; null: nothing was selected yet
+  cols: null, // columns of the table that were chosen; null: the usual ones
+  by: null, // what runs are grouped by: "group" or "param.NAME"; null: each run is a row
+  view: null, // below the table: null for curves, "scatter" or "parallel"
+  x: null, // columns of these plots; null: the first ones
+  y: null,
+  colour: null,
+  bands: [], // filters, of whose runs mean and spread are drawn
   metric: null, // null: the main one; "*": all
   axis: "step",
   log: false,
   smooth: 0,
 });
 
-export const MAX_CHOSEN = 20;
+export const MAX_CHOSEN = 200;
+const MAX_BANDS = 10;
+const VIEWS = ["scatter", "parallel"];
+
+const list = (text) => (text === "" ? [] : text.split(",").map(decoded));
+const joined = (words) => words.map(encodeURIComponent).join(",");
 
 /** The state of an address. Unknown parts are ignored. */
 export function parse(hash) {
@@ -31,6 +44,13 @@ export function parse(hash) {
     sort: asked.get("sort") || DEFAULTS.sort,
     desc: asked.get("desc") !== "0",
     runs: ids === null ? null : [...new Set(ids.split(",").filter(Boolean))].slice(0, MAX_CHOSEN),
+    cols: asked.has("cols") ? list(asked.get("cols")) : null,
+    by: asked.get("by") || null,
+    bands: asked.getAll("band").slice(0, MAX_BANDS),
+    view: VIEWS.includes(asked.get("view")) ? asked.get("view") : null,
+    x: asked.get("x"),
+    y: asked.get("y"),
+    colour: asked.get("colour"),
     metric: asked.get("metric"),
     axis: asked.get("axis") === "time" ? "time" : "step",
     log: asked.get("log") === "1",
@@ -54,6 +74,10 @@ export function address(state) {
   if (state.sort !== DEFAULTS.sort) query.set("sort", state.sort);
   if (!state.desc) query.set("desc", "0");
   if (state.runs !== null) query.set("runs", state.runs.join(","));
+  if (state.cols !== null) query.set("cols", joined(state.cols));
+  if (state.by !== null) query.set("by", state.by);
+  for (const name of ["view", "x", "y", "colour"]) if (state[name] !== null) query.set(name, state[name]);
+  for (const filter of state.bands) query.append("band", filter);
   if (state.metric !== null) query.set("metric", state.metric);
   if (state.axis !== DEFAULTS.axis) query.set("axis", state.axis);
   if (state.log) query.set("log", "1");

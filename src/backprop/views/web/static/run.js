@@ -94,7 +94,7 @@ export class RunPage {
     this.panel.setRuns([]);
     try {
       this.#show(await api.run(id, this.#controller.signal, (message) => this.#id === id && this.#instead(message)));
-      this.log.open(id);
+      this.log.open(id, this.#details.status === "failed");
       this.title.focus({ preventScroll: true });
     } catch (error) {
       if (error.name === "AbortError") return;
@@ -148,7 +148,8 @@ export class RunPage {
     this.#showNotes(details.trainer_notes ?? []);
     const measured = details.measured ?? [];
     const names = [...Object.keys(details.summaries ?? {}), ...measured];
-    this.panel.setRuns(names.length ? [{ id: details.id, name: details.name || details.id }] : []);
+    const run = { id: details.id, name: details.name || details.id, detail: "", isGoingOn: details.is_going_on };
+    this.panel.setRuns(names.length ? [run] : []);
     this.panel.setMetrics(names, details.metric ?? (names.includes("loss") ? "loss" : null), measured);
     this.log.setSessions(details.session_count ?? details.sessions.length);
     if (this.#patchOf !== details.id) {

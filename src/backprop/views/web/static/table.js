@@ -15,10 +15,12 @@ const OVERSCAN_ROWS = 8;
 const RETRY_S = [1, 2, 4, 8, 16, 30];
 const ROW_HEIGHT = 34; // --row in style.css
 
-const COLUMNS = [
+const BEFORE = [
   { key: "pick", title: "", label: "Show curve" },
   { key: "status", title: "Status", sort: "status" },
   { key: "name", title: "Run", sort: "name" },
+];
+const AFTER = [
   { key: "command", title: "Command" },
   { key: "age", title: "Age", sort: "created", isNumber: true },
   { key: "time", title: "Time", sort: "elapsed", isNumber: true },
@@ -27,6 +29,9 @@ const COLUMNS = [
   { key: "best", title: "Best", sort: "best", isNumber: true },
   { key: "spark", title: "Trend" },
 ];
+const CHOSEN_WIDTH = 84; // of a column that was chosen, at least
+const WITHOUT_CHOSEN = 1000; // width that the others take
+const LEAST_WIDTH = 330; // of the others, where the table may be scrolled sideways
 
 export class RunsTable {
   #pages = new Map(); // page number -> rows
@@ -37,6 +42,7 @@ export class RunsTable {
   #chosen = new Set();
   #slotOf = () => 0;
   #active = 0;
+  #clickedBefore = null; // number of the row whose check box was clicked last
   #activeId = null;
   #query = null;
   #isHeld = false; // backing off after an error
@@ -44,9 +50,15 @@ export class RunsTable {
   #retryTimer = 0;
   #count = 0;
   #metric = "loss"; // what the columns Last and Best show in most rows
+  #heads = []; // of the columns that were chosen, or else are usual: [{key, title, kind, goal}]
+  #shownHeads = 0; // how many of them there is room for
+  columns = []; // all that are shown
+  offered = []; // keys of columns that can be chosen
 
   /**
-   * on: open(row), choose(row, isChosen), sort(key), seen(), counted({total, shown, isFirst}), problem(error or null).
+   * on: open(row), choose(row, isChosen), chooseRange(ids), sort(key, isDescending) where that is the usual order,
+   * seen(),
+   * counted({total, shown, isFirst}), problem(error or null).
    */
   constructor(root, on, linkTo) {
     this.root = root;
@@ -55,7 +67,7 @@ export class RunsTable {
     this.head = el("div", { class: "row head", role: "row", "aria-rowindex": 1 });
     this.body = el("div", { class: "rows", role: "rowgroup" });
     root.append(el("div", { role: "rowgroup", class: "heading" }, this.head), this.body);
-    this.#makeHead();
+    this.#lay();
     this.load = debounced(() => this.#loadVisible(), 40);
     root.addEventListener(
       "scroll",
@@ -68,22 +80,44 @@ export class RunsTable {
     );
     this.seen = debounced(() => on.seen(), 250);
     new ResizeObserver(() => {
+      this.#lay();
       this.render();
       this.load();
     }).observe(root);
     this.body.addEventListener("click", (event) => this.#clicked(event));
   }
 
+  /** The columns that there is room for; those that were chosen all are. */
+  #lay() {
+    const isChosen = this.#query?.columns != null;
+    const room = Math.floor((this.root.clientWidth - WITHOUT_CHOSEN) / CHOSEN_WIDTH);
+    const count = isChosen ? this.#heads.length : Math.max(0, Math.min(this.#heads.length, room));
+    const shown = this.#heads.slice(0, count).map((head, place) => ({ ...head, key: `x${place}`, sort: head.key }));
+    const columns = [...BEFORE, ...shown, ...AFTER];
+    if (JSON.stringify(columns) === JSON.stringify(this.columns)) return;
+    this.columns = columns;
+    this.#shownHeads = count;
+    this.root.style.setProperty("--extra", count ? `repeat(${count}, minmax(${CHOSEN_WIDTH - 14}px, 0.7fr))` : " ");
+    this.root.style.setProperty("--least", isChosen && count ? `${LEAST_WIDTH + count * CHOSEN_WIDTH}px` : "0px");
+    this.root.classList.toggle("with-extra", count > 0);
+    for (const element of this.#rows.values()) element.remove();
+    this.#rows.clear();
+    this.#spare = [];
+    this.#makeHead();
+    this.#showSort();
+  }
+
   #makeHead() {
-    this.headers = COLUMNS.map((column) => {
-      const cell = el("div", { class: `cell c-${column.key}`, role: "columnheader" });
+    this.headers = this.columns.map((column) => {
+      const kind = column.kind ? " c-extra" : "";
+      const cell = el("div", { class: `cell c-${column.key}${kind}`, role: "columnheader" });
       if (column.sort) {
         cell.append(
           el("button", {
             type: "button",
-            tabindex: -1,
-            text: column.title,
-            on: { click: () => this.on.sort(this.#sortKey(column)) },
+            text: format.name(column.title, 60),
+            title: format.visible(column.title, 300),
+            on: { click: () => this.on.sort(this.#sortKey(column), startsDescending(column)) },
           }),
         );
       } else {
@@ -92,7 +126,8 @@ export class RunsTable {
       }
       return cell;
     });
-    this.head.append(...this.headers);
+    this.head.replaceChildren(...this.headers);
+    this.#nameMetric();
   }
 
   #sortKey = (column) => ({ metric: this.#metric, best: `best.${this.#metric}` })[column.sort] ?? column.sort;
@@ -114,7 +149,7 @@ export class RunsTable {
   }
 
   #showSort() {
-    COLUMNS.forEach((column, position) => {
+    this.columns.forEach((column, position) => {
       const isSorted = column.sort && this.#sortKey(column) === this.#query?.sort;
       setAttribute(
         this.headers[position],
@@ -159,7 +194,7 @@ export class RunsTable {
     const byId = new Map(rows.map((row) => [row.id, row]));
     for (const page of this.#pages.values()) {
       page.forEach((row, position) => {
-        if (byId.has(row.id)) page[position] = received(byId.get(row.id));
+        if (byId.has(row.id)) page[position] = { ...received(byId.get(row.id)), values: row.values };
       });
     }
     this.render();
@@ -203,11 +238,6 @@ export class RunsTable {
     return rows;
   }
 
-  /** Whether a sort key is that of a metric's column. */
-  isOfMetric(key) {
-    return key === this.#metric || key === `best.${this.#metric}`;
-  }
-
   #range(overscan) {
     const first = Math.floor(this.root.scrollTop / ROW_HEIGHT) - overscan;
     const last = Math.ceil((this.root.scrollTop + this.root.clientHeight) / ROW_HEIGHT) + overscan;
@@ -236,8 +266,22 @@ export class RunsTable {
     const isFirst = this.#pages.size === 0;
     this.#stale.delete(page);
     try {
-      const answer = await api.runs({ ...this.#query, offset: page * PAGE_ROWS, limit: PAGE_ROWS }, controller.signal);
-      this.#pages.set(page, answer.runs.map(received));
+      const isUsual = this.#query.columns === null && (page === 0 || isFirst);
+      const asked = {
+        ...this.#query,
+        columns: isUsual ? null : (this.#query.columns ?? this.#heads.map((head) => head.key)),
+        offset: page * PAGE_ROWS,
+        limit: PAGE_ROWS,
+      };
+      const answer = await api.runs(asked, controller.signal);
+      const keys = answer.columns.map((head) => head.key);
+      if (isUsual || this.#query.columns !== null) this.#heads = answer.columns;
+      this.offered = answer.offered;
+      this.#lay();
+      this.#pages.set(
+        page,
+        answer.runs.map((row) => ({ ...received(row), values: new Map(keys.map((key, at) => [key, row.cells[at]])) })),
+      );
       this.#count = answer.shown_of;
       this.#failures = 0;
       for (const other of [...this.#pages.keys()].filter((n) => this.#stale.has(n) && n !== page)) {
@@ -254,11 +298,18 @@ export class RunsTable {
       if (error.name === "AbortError") return;
       this.#stale.add(page);
       this.#hold(error);
+      if (error.status === 400) this.#empty(); // the rows that are there answer another question
       this.on.problem(error);
     } finally {
       if (this.#pending.get(page) === controller) this.#pending.delete(page);
     }
     if (!controller.signal.aborted) this.load();
+  }
+
+  #empty() {
+    this.#pages.clear();
+    this.#count = 0;
+    this.render();
   }
 
   /** The active row stays on its run when the order changes. */
@@ -280,10 +331,29 @@ export class RunsTable {
     }
     const most = [...counts].sort((a, b) => b[1] - a[1])[0];
     if (most) this.#metric = most[0];
-    const last = COLUMNS.findIndex((column) => column.key === "last");
-    setText(this.headers[last].firstChild, format.visible(this.#metric, 24));
-    setAttribute(this.headers[last], "title", `Sort by ${format.visible(this.#metric, 80)}`);
+    this.#nameMetric();
     this.#showSort();
+  }
+
+  #nameMetric() {
+    const head = this.headers[this.columns.findIndex((column) => column.key === "last")];
+    setText(head.firstChild, format.visible(this.#metric, 24));
+    setAttribute(head.firstChild, "title", `Sort by ${format.visible(this.#metric, 80)}`);
+  }
+
+  /** The sort key of the best value of the main metric. */
+  get bestKey() {
+    return `best.${this.#metric}`;
+  }
+
+  /** The name of a run that is or was shown; null where it has none or is not known. */
+  nameOf(id) {
+    return [...this.#pages.values()].flat().find((row) => row.id === id)?.name ?? null;
+  }
+
+  /** Whether a column shows what changes while a run trains. */
+  hasMetrics() {
+    return this.#heads.slice(0, this.#shownHeads).some((head) => head.kind !== "param");
   }
 
   /** Draw the visible rows. */
@@ -306,7 +376,7 @@ export class RunsTable {
   #draw(index, now_ms) {
     let element = this.#rows.get(index);
     if (!element) {
-      element = this.#spare.pop() ?? makeRow();
+      element = this.#spare.pop() ?? makeRow(this.columns);
       element.id = `row-${index}`;
       element.index = index;
       element.shown = null;
@@ -335,6 +405,7 @@ export class RunsTable {
         cells.step,
         cells.last,
         cells.best,
+        ...cells.extra,
       ])
         setText(cell, "");
       setText(cells.link, "…");
@@ -346,7 +417,8 @@ export class RunsTable {
     cells.box.checked = isChosen;
     setAttribute(cells.box, "aria-label", `Show the curve of ${name}`);
     setAttribute(element, "aria-selected", isChosen);
-    cells.mark.replaceChildren(...(isChosen ? [swatch(this.#slotOf(row.id))] : []));
+    const slot = isChosen ? this.#slotOf(row.id) : null; // none for one whose curve is not drawn
+    cells.mark.replaceChildren(...(slot === null ? [] : [swatch(slot)]));
     const isQuiet = row.status === "running" && row.life_text;
     setText(cells.status, isQuiet ? (row.is_stalled ? "stalled" : "silent") : row.status);
     cells.status.className = `status is-${isQuiet ? "paused" : row.status}`;
@@ -368,6 +440,11 @@ export class RunsTable {
     cells.last.classList.toggle("other", metric !== null);
     draw(cells.spark, row.spark);
     setAttribute(cells.age, "title", format.instant(row.created_at));
+    cells.extra.forEach((cell, place) => {
+      const value = row.values.get(this.#heads[place].key) ?? null;
+      setText(cell, typeof value === "string" ? format.visible(value, 80) : format.number(value));
+      setAttribute(cell, "title", typeof value === "string" ? format.visible(value, 300) : null);
+    });
   }
 
   #clicked(event) {
@@ -377,12 +454,21 @@ export class RunsTable {
     this.#active = element.index;
     this.#activeId = row.id;
     this.root.focus({ preventScroll: true }); // row elements are recycled: the focus stays on the grid
-    if (event.target === element.cells.box) this.on.choose(row, element.cells.box.checked);
+    if (event.target === element.cells.box && event.shiftKey && this.#clickedBefore !== null) {
+      const [from, to] = [this.#clickedBefore, element.index].sort((a, b) => a - b);
+      const between = Array.from({ length: to - from + 1 }, (_, place) => this.row(from + place));
+      this.on.chooseRange(between.filter(Boolean).map((one) => one.id));
+    } else if (event.target === element.cells.box) this.on.choose(row, element.cells.box.checked);
     else if (!event.target.closest("a") && !event.target.closest(".c-pick") && !getSelection().toString())
       this.on.open(row);
+    if (event.target === element.cells.box) this.#clickedBefore = element.index;
     this.render();
   }
 }
+
+/** Newest, longest and greatest first, but words from A to Z and the smallest loss first. */
+const startsDescending = ({ sort, goal }) =>
+  ["created", "elapsed", "step"].includes(sort) || goal === "max" || sort.startsWith("sys.");
 
 /** A row with its time of arrival, so that the elapsed time can be extrapolated. */
 const received = (row) => ({ ...row, received_ms: Date.now() });
@@ -405,7 +491,7 @@ function drawTimes(cells, row, now_ms) {
   cells.bar.className = `bar is-${row.status}`;
 }
 
-function makeRow() {
+function makeRow(columns) {
   const cells = {
     box: el("input", { type: "checkbox", tabindex: -1 }),
     mark: el("span", { class: "mark" }),
@@ -422,6 +508,7 @@ function makeRow() {
     last: el("span", { class: "cut" }),
     best: el("span", { class: "cut" }),
     spark: sparkline(),
+    extra: columns.filter((column) => column.kind).map(() => el("span", { class: "cut" })),
   };
   cells.bar = el("span", { class: "bar" }, cells.fill);
   cells.time = el("span", { class: "times" }, cells.elapsed, cells.timebox);
@@ -438,12 +525,14 @@ function makeRow() {
     spark: [cells.spark],
   };
   const row = el("div", { class: "row", role: "row" });
-  for (const column of COLUMNS) {
+  const extra = [...cells.extra];
+  for (const column of columns) {
+    const kind = `${column.kind ? " c-extra" : ""}${column.isNumber || column.kind ? " number" : ""}`;
     row.append(
       el(
         "div",
-        { class: `cell c-${column.key}${column.isNumber ? " number" : ""}`, role: "gridcell" },
-        ...content[column.key],
+        { class: `cell c-${column.key}${kind}`, role: "gridcell" },
+        ...(column.kind ? [extra.shift()] : content[column.key]),
       ),
     );
   }
