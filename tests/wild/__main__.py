@@ -223,8 +223,6 @@ class Attempt:
                 yield f"“resumed from {PurePath(session['resumed_from']).name}”: it began at step {steps[0]}"
             if has_gone_on and session["started_over"]:
                 yield f"“started from the beginning”: it went on at step {steps[0]}"
-            elif has_gone_on and self._missed(session):
-                yield f"“{_CHECKPOINT_WAS_MISSED}”: it went on at step {steps[0]}"
         counted = self.document["last_step"]
         if self.final is not None and self.final == whole.final and counted != whole.document["last_step"]:
             yield f"step {counted} at its end, step {whole.document['last_step']} where it was not cut"
