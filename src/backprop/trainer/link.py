@@ -22,6 +22,7 @@ from .plain_files import open_plain
 from .step_agreement import Agreement, StepRequest
 
 STEP_EVERY_S = 1.0  # steps are reported this often at least, if any are made
+_ALONE_AFTER_S = 2.0  # processes that train side by side begin within this time
 _OVERDUE_AFTER = 1 / 3  # of the grace period; SIGTERM comes at two thirds: stop_ladder.py
 
 
@@ -65,7 +66,10 @@ class SupervisorLink:
         self.has_unsaved_steps = False  # something was trained since the last checkpoint was reported
         self._is_inspecting = False  # hooks decide whether the offered checkpoint is theirs
         self._resume_source: Optional[str] = None  # what training continues from, until that is confirmed by a step
+        self._trains_path = os.path.join(self.run_dir, f"session-{self.session_number}.trains")
         self._registered_pid: Optional[int] = None
+        self._registered_at = 0.0
+        self._trains_beside_others = False
         self._step_reported_at = 0.0
         self._reported_step: Optional[int] = None  # the last that the supervisor knows of
         self._last_step: Optional[tuple[int, Optional[int], bool]] = None  # of the loop that is running
@@ -131,10 +135,22 @@ class SupervisorLink:
         """
         pid = os.getpid()  # a fork of this process has another
         if self._registered_pid != pid:
-            self._registered_pid = pid
-            _append_process(os.path.join(self.run_dir, f"session-{self.session_number}.trains"), pid)
+            self._registered_pid, self._registered_at = pid, monotonic()
+            _append_process(self._trains_path, pid)
             if (report := sys.modules.get(f"{__package__}.parameters.report")) is not None:
                 report.process_trains()
+
+    def trains_alone(self) -> bool:
+        """Whether this process has trained for a moment, and no other one has at the same time."""
+        if not self._trains_beside_others:
+            try:
+                with os.fdopen(open_plain(self._trains_path), encoding="ascii") as file:
+                    others = {int(line.split()[0]) for line in file if line.endswith("\n")} - {os.getpid()}
+            except (OSError, ValueError):  # a full disk: not known
+                return False
+            self._trains_beside_others = any(map(_is_alive, others))
+        is_registered = self._registered_pid == os.getpid()
+        return is_registered and not self._trains_beside_others and monotonic() >= self._registered_at + _ALONE_AFTER_S
 
     def report_checkpoint(self, path: str, step: Optional[int], *, weights_only: bool = False) -> None:
         """Report a checkpoint that is completely written. weights_only: it has no optimizer state."""
@@ -401,6 +417,16 @@ def _append_process(path: str, pid: int) -> None:
             os.write(fd, f"{pid} {_start_ticks()}\n".encode())
         finally:
             os.close(fd)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _start_ticks() -> str:
