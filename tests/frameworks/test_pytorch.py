@@ -422,12 +422,12 @@ def test_a_child_process_that_trains_alone_is_the_trainer(framework_runs: Framew
 
 def test_children_that_train_at_the_same_time_keep_quiet(framework_runs: FrameworkRuns):
     """Whose step, and whose checkpoint, would it be? So do the workers of a pool."""
-    document = trained(framework_runs, CHILDREN + "        children(2)", LAST="30")
+    document = trained(framework_runs, CHILDREN + "        children(2)", LAST="800")
     assert len(list(framework_runs.work.glob("?.pt"))) == 2
     assert saved(document) == []
     body = "        multiprocessing.get_context('spawn').Pool(1).apply(train, (None, 'pool.pt'))"
     framework_runs.script(TRAINING + CHILDREN + body)
-    assert framework_runs.call("run", "train.py", "--run-id", "pool", LAST="30").returncode == 0
+    assert framework_runs.call("run", "train.py", "--run-id", "pool", LAST="800").returncode == 0
     document = framework_runs.document("pool")
     assert (document["last_step"], saved(document)) == (None, [])
 
