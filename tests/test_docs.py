@@ -29,7 +29,7 @@ PAGES = sorted(
     for pattern in ("*.md", "docs/**/*.md", ".github/**/*.md")
     for path in PROJECT.glob(pattern)
 )
-_CONTEXT = click.Context(app)
+_CONTEXT = click.Context(app, **app.context_settings)  # whose commands keep what their first context says
 COMMANDS = [
     name for name in app.list_commands(_CONTEXT) if not getattr(app.get_command(_CONTEXT, name), "hidden", True)
 ]
@@ -91,7 +91,8 @@ def test_every_command_has_examples_and_says_what_a_run_may_be(name: str):
         assert f"backprop {example}" in told
         words = shlex.split(re.split(r" (?:&&|>) ", example)[0])
         words.remove(name)
-        command.make_context(name, [word for word in words if word != "--verbose"], resilient_parsing=True)
+        given = [word for word in words if word != "--verbose"]
+        command.make_context(name, given, _CONTEXT, resilient_parsing=True)
     takes_runs = any(isinstance(param, click.Argument) and param.name in {"run", "runs"} for param in command.params)
     assert takes_runs == ("RUN is an id, a unique prefix of one, a unique name, or 'last'." in told)
 
@@ -263,7 +264,7 @@ def test_commands_that_are_only_shown_exist(story: str):
         if words[0] == "backprop":
             command = app.get_command(_CONTEXT, words[1])
             assert command is not None, line
-            command.make_context(words[1], words[2:], resilient_parsing=True)
+            command.make_context(words[1], words[2:], _CONTEXT, resilient_parsing=True)
         elif words[0] == "make":
             assert words[1] in targets, line
         else:

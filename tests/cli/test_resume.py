@@ -372,7 +372,7 @@ def test_on_a_terminal_a_completed_run_is_asked_about(runs: Runs):
 def test_the_last_line_promises_no_more_than_a_resume_can_do(runs: Runs):
     runs.script("time.sleep(60)")
     done = runs.call("run", "train.py", "--run-id", "a", "-m", 0.005)
-    assert "no checkpoint was found; start over with: backprop resume a" in done.stderr
+    assert "no checkpoint was found; resume with: backprop resume a (starts over, unless the script" in done.stderr
     runs.script(SAVES_IN_PLACE + "    time.sleep(60)")
     done = runs.call("run", "train.py", "--run-id", "b", "-m", 0.01)
     assert "resume with: backprop resume b" in done.stderr

@@ -228,6 +228,62 @@ for fold in (0, 1, 2) if is_first else (3, 2, 0):
     assert errors.count("returns what an earlier session has trained") == 1
 
 
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    ("script", "data", "train", "text"),
+    [
+        (XGBOOST_SCRIPT, "xgb.DMatrix", "xgb.train", "save_raw('json').decode()"),
+        (LIGHTGBM_SCRIPT, "lgb.Dataset", "lgb.train", "model_to_string()"),
+    ],
+    ids=LIBRARIES,
+)
+def test_a_trial_of_a_study_continues_only_the_trial_with_its_parameters(
+    script: str, data: str, train: str, text: str, framework_runs: FrameworkRuns
+):
+    """A study in a database, whose trial 2 is cut. The next session makes another trial first, and then repeats that one."""
+    body = f"""
+import hashlib, optuna, os
+is_first = os.environ["BACKPROP_SESSION"] == "1"
+study = optuna.create_study(storage="sqlite:///study.db", study_name="s", load_if_exists=True,
+                            sampler=optuna.samplers.RandomSampler(seed=0 if is_first else 1))
+def objective(trial):
+    print("trial", trial.number, flush=True)
+    slow, params = Slow(), {{**BASE, "learning_rate": trial.suggest_float("learning_rate", 0.05, 0.3)}}
+    if is_first and trial.number == 2:
+        time.sleep = lambda _, sleep=time.sleep: sleep(1.0)  # a round: it is stopped before its last
+    params["objective"] = {"'reg:squarederror'" if script is XGBOOST_SCRIPT else "'regression'"}
+    del params["num_class"]
+    booster = {train}(params, {data}(images, labels * 10.0), 60, callbacks=[slow])
+    digest = hashlib.sha256(booster.{text}.encode()).hexdigest()
+    print(json.dumps([round(trial.params["learning_rate"], 6), len(slow.rounds), digest]), flush=True)
+    return 0.0
+cut = [trial for trial in study.get_trials() if trial.state.name in ("RUNNING", "FAIL")]
+if "bare" in sys.argv:
+    study.enqueue_trial(cut[0].params)
+    study.optimize(objective, n_trials=1)
+else:
+    study.optimize(objective, n_trials=4 if is_first else 1)
+    study.enqueue_trial(cut[0].params)
+    study.optimize(objective, n_trials=1)
+"""
+    runs = framework_runs
+    path = runs.work / "train.py"
+    path.write_text(QUICK + script + body)
+    running = runs.start("run", "--run-id", "r", path)
+    wait_for(lambda: "trial 2" in runs.output("r"))
+    runs.wait_for_step("r", 1)
+    assert runs.call("stop", "r").returncode == 0
+    assert running.wait(HANG_S) == 0
+    assert runs.call("resume", "r").returncode == 0
+    new, repeated = [json.loads(line) for line in runs.output("r", session=2).splitlines() if line.startswith("[")]
+    assert (new[1], repeated[1]) == (60, 60)
+    errors = runs.rundir("r").joinpath("session-2.err").read_text()
+    assert "starts over" in errors
+    assert errors.count("continues after round") == 1
+    bare = runs.evaluate(f"import os\nos.environ['BACKPROP_SESSION'] = '2'\n{path.read_text()}", "bare")
+    assert json.loads(bare.splitlines()[-1]) == repeated
+
+
 @pytest.mark.parametrize(
     ("script", "fit"),
     [

@@ -1,6 +1,9 @@
 """Trainings of the Hugging Face Trainer that are cut and go on, many in one process: what they see and what they report."""
 
 import json
+from typing import Any
+
+import pytest
 
 from tests.conftest import IS_NIGHTLY
 from tests.frameworks.conftest import FrameworkRuns
@@ -124,16 +127,51 @@ STREAMS = """
         ("once", Once, {"accelerator_config": {"dispatch_batches": False}}),
         ("grouped", texts, {"train_sampling_strategy": "group_by_length", "per_device_train_batch_size": 2}),
     ]
-    for name, make_data, arguments in trainings[:int(os.environ["TRAININGS"])]:
+    trainings = trainings[:int(os.environ["TRAININGS"])]
+"""
+
+RUN = """
+    for name, make_data, arguments in trainings:
         cuts = [3, 7] if name == "once" else [5, 16, 21]
         print(json.dumps({"name": name, **cut_and_resumed(make_data, cuts, **{"max_steps": 26, **arguments})}))
 """
 
+DATASETS = """
+    import datasets
 
-def test_what_was_seen_is_not_seen_again_whatever_the_epoch(framework_runs: FrameworkRuns) -> None:
-    """The same items in the same order, with the same random numbers, as a training that nobody cut; the same loss."""
-    count = 6 if IS_NIGHTLY else 3
-    script = framework_runs.script(TRAININGS + STREAMS)
+    def items():
+        for item in range(9):
+            yield {"x": [float(item)]}
+
+    def sharded(count=3):
+        return datasets.Dataset.from_list(list(items())).to_iterable_dataset(num_shards=count)
+
+    def shuffled():
+        return sharded().shuffle(seed=3, buffer_size=4)
+
+    def mapped():
+        return shuffled().map(lambda item: {"x": [item["x"][0] / 2]}).filter(lambda item: item["x"][0] != 2)
+
+    def generated():
+        return datasets.IterableDataset.from_generator(items)
+
+    def mixed():
+        return datasets.interleave_datasets([sharded(), generated()], probabilities=[0.7, 0.3], seed=5)
+
+    trainings = [
+        ("sharded", sharded, {}),
+        ("shuffled", shuffled, {}),
+        ("mapped", mapped, {}),
+        ("generated", generated, {"gradient_accumulation_steps": 2}),
+        ("mixed", mixed, {"per_device_train_batch_size": 2}),
+        ("workers", shuffled, {"dataloader_num_workers": 2}),
+    ]
+"""
+
+
+def cut_streams(framework_runs: FrameworkRuns, trainings: str, count: int) -> dict[str, dict[str, Any]]:
+    """Cut each of these trainings three times; what was seen of it, by name."""
+    script = framework_runs.script(TRAININGS + trainings + RUN)
     done = framework_runs.call("run", "--run-id", "r", script, TRAININGS=str(count))
     assert done.returncode == 0, framework_runs.rundir("r").joinpath("session-1.err").read_text()
     lines = [json.loads(line) for line in framework_runs.output("r").splitlines() if line.startswith('{"name"')]
@@ -142,7 +180,20 @@ def test_what_was_seen_is_not_seen_again_whatever_the_epoch(framework_runs: Fram
     for name, result in told.items():
         assert (name, result["seen"]) == (name, result["expected"])
         assert (name, result["parts"]) == (name, result["whole"])
+    return told
+
+
+def test_what_was_seen_is_not_seen_again_whatever_the_epoch(framework_runs: FrameworkRuns) -> None:
+    """The same items in the same order, with the same random numbers, as a training that nobody cut; the same loss."""
+    told = cut_streams(framework_runs, STREAMS, 6 if IS_NIGHTLY else 3)
     # 8 items an epoch. The epoch that was cut is read from its beginning, and one item more is always read ahead
     assert told["plain"]["reads"] == [5 + 1, 8 + 8, 8 + 5 + 1, 8 + 2 + 1]
     # steps are reported that the Trainer logs nothing of
     assert told["plain"]["steps"] == [[step, 26] for _ in range(2) for step in range(1, 27)]
+
+
+@pytest.mark.nightly
+def test_streams_of_datasets_go_on_where_they_were_cut(framework_runs: FrameworkRuns) -> None:
+    """Those of the library `datasets`, which have a state of their own: sharded, shuffled, mapped, mixed."""
+    told = cut_streams(framework_runs, DATASETS, 6)
+    assert len({str(result["expected"]) for result in told.values()}) == len(told)

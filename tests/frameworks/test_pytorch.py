@@ -53,10 +53,10 @@ TRAINING = f"""{WITHOUT_COMPILER}
 """
 
 
-def trained(runs: FrameworkRuns, body: str, *words: object, code: int = 0) -> dict:
+def trained(runs: FrameworkRuns, body: str, *words: object, code: int = 0, **variables: str) -> dict:
     """The run of a script that goes on from `TRAINING`."""
     runs.script(TRAINING + body)
-    done = runs.call("run", "train.py", "--run-id", "r", *words)
+    done = runs.call("run", "train.py", "--run-id", "r", *words, **variables)
     assert done.returncode == code, done.stderr
     assert "is off from here on" not in done.stderr
     return runs.document("r")
@@ -372,6 +372,64 @@ def test_who_keeps_quiet(framework_runs: FrameworkRuns):
     )
     assert len(list(framework_runs.work.glob("*.pt"))) == 6
     assert saved(document) == [("own.pt", 3)]  # of its own steps; not the one in the framework's loop
+
+
+CHILDREN = """
+    import argparse, multiprocessing
+
+    def train(resume, name, barrier=None):
+        model, optimizer = make()
+        first = 0
+        if resume:
+            content = torch.load(resume)
+            model.load_state_dict(content["model"])
+            first = content["step"]
+        for number in range(first + 1, int(os.environ.get("LAST", 10**6)) + 1):
+            step(model, optimizer, 0.005)
+            if barrier is not None: barrier.wait()
+            if number % 10 == 0: torch.save(state(model, optimizer, step=number), name)
+        print("weight", model.inner.weight.item(), flush=True)
+
+    def children(count, resume=None):
+        context = multiprocessing.get_context(os.environ.get("METHOD", "spawn"))
+        barrier = context.Barrier(count) if count > 1 else None
+        started = [context.Process(target=train, args=(resume, f"{n}.pt", barrier)) for n in range(count)]
+        for child in started: child.start()
+        for child in started: child.join()
+
+    if __name__ == "__main__":
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--resume")
+        options = parser.parse_args()
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", nightly("fork")])
+def test_a_child_process_that_trains_alone_is_the_trainer(framework_runs: FrameworkRuns, method: str):
+    """Its parent waits for it, or shows its progress. It is resumed, and its last steps are reported."""
+    framework_runs.environment["METHOD"] = method
+    first = stopped(framework_runs, CHILDREN + "        children(1, options.resume)")
+    (name, step) = saved(first)[-1]
+    assert name == "0.pt"
+    done = framework_runs.call("resume", "r", LAST=str(step + 800))  # for more than two seconds
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"weight {-float(step + 800)}\n"
+    document = framework_runs.document("r")
+    assert document["sessions"][1]["resumed_from"] == str(framework_runs.work / "0.pt")
+    assert document["last_step"] == step + 800
+    assert document["sampled_metrics"] == ["loss"]
+
+
+def test_children_that_train_at_the_same_time_keep_quiet(framework_runs: FrameworkRuns):
+    """Whose step, and whose checkpoint, would it be? So do the workers of a pool."""
+    document = trained(framework_runs, CHILDREN + "        children(2)", LAST="800")
+    assert len(list(framework_runs.work.glob("?.pt"))) == 2
+    assert saved(document) == []
+    body = "        multiprocessing.get_context('spawn').Pool(1).apply(train, (None, 'pool.pt'))"
+    framework_runs.script(TRAINING + CHILDREN + body)
+    assert framework_runs.call("run", "train.py", "--run-id", "pool", LAST="800").returncode == 0
+    document = framework_runs.document("pool")
+    assert (document["last_step"], saved(document)) == (None, [])
 
 
 def test_steps_are_counted(framework_runs: FrameworkRuns):

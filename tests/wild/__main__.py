@@ -43,6 +43,7 @@ _CHECKPOINT_WAS_MISSED = "no checkpoint was found"
 HEAD = (
     "program",
     "version",
+    "tried",
     "noticed",
     "stopped and resumed",
     "killed and resumed",
@@ -77,16 +78,17 @@ class Program:
     requires: tuple[str, ...]  # of pip; the first is the library that it is about
     arguments: tuple[str, ...]
     options: tuple[str, ...]  # of `backprop run`
+    tried: tuple[str, ...]  # where else its library is resumed: a module in tests/frameworks
 
     @classmethod
     def read(cls, path: Path) -> "Program":
         text = path.read_text()
         said = {
             key: tuple(shlex.split(words))
-            for key, words in re.findall(r"^# (requires|arguments|options) (.*)$", text, re.MULTILINE)
+            for key, words in re.findall(r"^# (requires|arguments|options|tried) (.*)$", text, re.MULTILINE)
         }
         title = (ast.get_docstring(ast.parse(text)) or path.stem).splitlines()[0].rstrip(".")
-        known = {key: said.get(key, ()) for key in ("requires", "arguments", "options")}
+        known = {key: said.get(key, ()) for key in ("requires", "arguments", "options", "tried")}
         return cls(path=path, title=title, **known)
 
 
@@ -96,10 +98,11 @@ def try_program(program: Program) -> Sequence[str]:
     python, problem = install(program)
     version = _version(python, program.requires[0])
     if problem is not None:
-        return program.title, version, f"not tried: {problem}", "", "", ""
+        return program.title, version, f"not tried: {problem}", "", "", "", ""
+    tried = " ".join(program.tried) or "by hand"
     whole = attempt(program, python, "whole")
     if whole.final is None:
-        return program.title, version, f"the whole run {whole.end}", "", "", ""
+        return program.title, version, tried, f"the whole run {whole.end}", "", "", ""
     halfway = (whole.first + whole.last + 1) // 2
     rows = [attempt(program, python, way, halfway) for way in ("stop", "kill")]
     is_repeatable = all(one.final == whole.final for one in rows) or (
@@ -107,7 +110,7 @@ def try_program(program: Program) -> Sequence[str]:
     )
     false = [text for one in (whole, *rows) for text in one.falsehoods(whole)]
     words = [one.words(whole, is_repeatable=is_repeatable) for one in rows]
-    return program.title, version, whole.noticed(), *words, "; ".join(dict.fromkeys(false)) or "nothing"
+    return program.title, version, tried, whole.noticed(), *words, "; ".join(dict.fromkeys(false)) or "nothing"
 
 
 def _tell(text: str) -> None:
@@ -223,8 +226,6 @@ class Attempt:
                 yield f"“resumed from {PurePath(session['resumed_from']).name}”: it began at step {steps[0]}"
             if has_gone_on and session["started_over"]:
                 yield f"“started from the beginning”: it went on at step {steps[0]}"
-            elif has_gone_on and self._missed(session):
-                yield f"“{_CHECKPOINT_WAS_MISSED}”: it went on at step {steps[0]}"
         counted = self.document["last_step"]
         if self.final is not None and self.final == whole.final and counted != whole.document["last_step"]:
             yield f"step {counted} at its end, step {whole.document['last_step']} where it was not cut"

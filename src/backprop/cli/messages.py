@@ -87,7 +87,8 @@ def say_end(owned: "OwnedRun", session: Session) -> None:
             if (option := session.resume_option) is not None:
                 message += f" · this script has {option.partition('=')[0]}; resume with --resume-arg {option}"
         elif session.status is not Status.FAILED:
-            message += f" · no checkpoint was found; start over with: backprop resume {spec.id}"
+            message += f" · no checkpoint was found; resume with: backprop resume {spec.id}"
+            message += " (starts over, unless the script finds one by itself)"  # or skips what it has finished
     say(message)
 
 

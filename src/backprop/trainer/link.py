@@ -17,9 +17,9 @@ from .channel import HOOK, ControlFile, EventsFile
 from .deferred_signals import DeferredSignals
 from .failsafe import guarded, is_off, turn_off
 from .pace import Pace
-from .plain_files import open_plain
 from .step_agreement import Agreement, StepRequest
 from .step_reports import StepReports
+from .training_processes import TrainingProcesses
 
 _OVERDUE_AFTER = 1 / 3  # of the grace period; SIGTERM comes at two thirds: stop_ladder.py
 
@@ -65,7 +65,8 @@ class SupervisorLink:
         self.has_unsaved_steps = False  # something was trained since the last checkpoint was reported
         self._is_inspecting = False  # hooks decide whether the offered checkpoint is theirs
         self._resume_source: Optional[str] = None  # what training continues from, until that is confirmed by a step
-        self._registered_pid: Optional[int] = None
+        path = os.path.join(self.run_dir, f"session-{self.session_number}.trains")
+        self.training_processes = TrainingProcesses(path)
         self._saved_paths: set[str] = set()  # of which it is recorded that this process saves them
         self._answered_requests = 0  # checkpoint requests that need no save any more
 
@@ -85,12 +86,8 @@ class SupervisorLink:
 
         Costs a comparison when it has been done.
         """
-        pid = os.getpid()  # a fork of this process has another
-        if self._registered_pid != pid:
-            self._registered_pid = pid
-            _append_process(os.path.join(self.run_dir, f"session-{self.session_number}.trains"), pid)
-            if (report := sys.modules.get(f"{__package__}.parameters.report")) is not None:
-                report.process_trains()
+        if self.training_processes.register() and (report := sys.modules.get(f"{__package__}.parameters.report")):
+            report.process_trains()
 
     def report_checkpoint(self, path: str, step: Optional[int], *, weights_only: bool = False) -> None:
         """Report a checkpoint that is completely written. weights_only: it has no optimizer state."""
@@ -126,9 +123,9 @@ class SupervisorLink:
 
     def is_offered(self, path: Any) -> bool:
         """Whether a path that the script continues from is the checkpoint that it was offered, and no other."""
-        if self.offered is None or not isinstance(path, (str, os.PathLike)):
-            return False
-        return os.path.realpath(os.fsdecode(path)) == os.path.realpath(self.offered)
+        if self.offered is not None and isinstance(path, (str, os.PathLike)):
+            return os.path.realpath(os.fsdecode(path)) == os.path.realpath(self.offered)
+        return False
 
     def set_resume_source(self, path: Optional[str]) -> None:
         """Set the checkpoint that a training continues from; None: it starts from the beginning, as the hook decided.
@@ -325,25 +322,6 @@ class SupervisorLink:
 
 def _is_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
-
-
-def _append_process(path: str, pid: int) -> None:
-    """Add this process to the list of those that train."""
-    with suppress(OSError):  # a full disk: the supervisor finds out by itself, or interrupts it like the others
-        fd = open_plain(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        try:
-            os.write(fd, f"{pid} {_start_ticks()}\n".encode())
-        finally:
-            os.close(fd)
-
-
-def _start_ticks() -> str:
-    """When this process started, in clock ticks since the boot (proc(5)): pids are reused."""
-    try:
-        with open("/proc/self/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[19].decode()
-    except OSError:
-        return "-"
 
 
 _current: Optional[SupervisorLink] = None

@@ -1,5 +1,6 @@
 """accelerate, a loop with save_state and load_state."""
 # requires accelerate torch
+# tried nightly: test_pytorch
 
 import argparse
 import hashlib

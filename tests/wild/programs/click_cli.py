@@ -1,5 +1,6 @@
 """click, a command with --resume."""
 # requires click torch
+# tried in CI: test_resume_flag_parsers
 
 import hashlib
 

@@ -1,5 +1,6 @@
 """fire, a function with a parameter resume_from."""
 # requires fire torch
+# tried in CI: test_resume_flag_parsers
 
 import hashlib
 

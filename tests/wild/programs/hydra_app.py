@@ -1,5 +1,6 @@
 """Hydra app with a key resume."""
 # requires hydra-core torch
+# tried in CI: test_resume_flag_parsers
 
 import hashlib
 from dataclasses import dataclass

@@ -1,5 +1,6 @@
 """Keras 3 with PyTorch, model.fit."""
 # requires keras scikit-learn
+# tried in CI: test_keras
 
 import hashlib
 import os

@@ -1,5 +1,6 @@
 """LightGBM, lgb.train."""
 # requires lightgbm scikit-learn
+# tried in CI: test_boosting
 
 import hashlib
 

@@ -1,5 +1,6 @@
 """LightningCLI, fit."""
 # requires lightning jsonargparse[signatures]
+# tried nightly: test_resume_flag_parsers
 # arguments fit --trainer.max_epochs=8 --trainer.accelerator=cpu --trainer.enable_progress_bar=false
 
 import hashlib

@@ -1,5 +1,6 @@
 """Lightning, Trainer.fit."""
 # requires lightning
+# tried in CI: test_lightning
 
 import hashlib
 

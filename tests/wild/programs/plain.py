@@ -1,5 +1,6 @@
 """PyTorch with a plain loop, --resume as in the ImageNet example of pytorch/examples."""
 # requires torch
+# tried in CI: test_pytorch
 
 import argparse
 import hashlib

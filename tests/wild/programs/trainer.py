@@ -1,5 +1,6 @@
 """Hugging Face Trainer."""
 # requires transformers accelerate
+# tried in CI: test_huggingface
 
 import hashlib
 

@@ -1,5 +1,6 @@
 """Typer, a command with --resume-from."""
 # requires typer torch
+# tried in CI: test_resume_flag_parsers
 
 import hashlib
 from pathlib import Path

@@ -1,5 +1,6 @@
 """tyro, a dataclass with a field resume."""
 # requires tyro torch
+# tried in CI: test_resume_flag_parsers
 
 import hashlib
 from dataclasses import dataclass

@@ -1,5 +1,6 @@
 """XGBoost, xgb.train."""
 # requires xgboost scikit-learn
+# tried in CI: test_boosting
 
 import hashlib
 

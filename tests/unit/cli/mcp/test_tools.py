@@ -57,11 +57,12 @@ def takes_text(annotation: Any) -> bool:
 def parsed(words: list[str]) -> tuple[str, dict[str, Any], Any]:
     """The command, what it is given on the command line, and what comes after its dashes."""
     name, *rest = words
-    command = app.get_command(click.Context(app), name)
+    parent = click.Context(app, **app.context_settings)  # a command keeps what its first context says
+    command = app.get_command(parent, name)
     if isinstance(command, click.Group):
         command = command.get_command(click.Context(command), rest.pop(0))
     assert command is not None
-    context = command.make_context(name, rest)
+    context = command.make_context(name, rest, parent)
     given = {
         key: value
         for key, value in context.params.items()

@@ -368,7 +368,7 @@ def test_the_budget_grows_while_a_session_trains():
     """What it has used so far is spent, and no longer promised. What comes next is decided without it."""
     standing = fold(SPEC, [asked(timebox_s=30.0)])
     active = a_session(status=Status.RUNNING, elapsed_s=None, launched_at=NOW)
-    run = Run(spec=RUN_SPEC, status=Status.RUNNING, sessions=(active,))
+    run = Run(spec=RUN_SPEC, status=Status.RUNNING, latest=(active,))
     budget = budget_of(standing, {0: run}, 100.0, NOW + timedelta(seconds=12))
     assert (budget.spent_s, budget.committed_s) == (12.0, 18.0)
     known = budget_of(standing, {0: run}, 100.0)

@@ -78,6 +78,9 @@ class TrainerLoop:
         self._may_cut_evaluation = True
         self.is_over = self._resume.restore(self._ignore_keys)
         self._began = monotonic()
+        if self.is_over:  # what the Trainer prints of it is of its last step
+            state = self.trainer.state
+            self.link.steps.log(state.global_step, {}, _total_steps(state))
 
     # -- called by the callback
 

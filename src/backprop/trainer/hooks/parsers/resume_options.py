@@ -1,11 +1,11 @@
 """Which option of a script takes the checkpoint to resume from: one table for the parsers of all libraries.
 
 On resume, an option with a usual name gets the checkpoint, with the lowest precedence: only if it was not given and has
-no default. First sessions are not changed. Usual names are those that are never used for anything else: `--resume`, and
-names that begin with `--resume` or `--continue` and tell from what. Not `--checkpoint`, `--ckpt` or `--load`: in some
-scripts they name a folder to write to, in others pretrained weights, and a script that got a training state instead
-would fail where it could have started over. If a script has only such a name, the supervisor is informed, and the user
-can choose it: `--resume-arg FLAG`.
+no default. First sessions are not changed. Usual names are those that are never used for anything else: `--resume`,
+names that begin with `--resume` or `--continue` and tell from what, and `--continue-train`. Not `--checkpoint`,
+`--ckpt` or `--load`: in some scripts they name a folder to write to, in others pretrained weights, and a script that
+got a training state instead would fail where it could have started over. If a script has only such a name, the
+supervisor is informed, and the user can choose it: `--resume-arg FLAG`.
 
 Checkpoints that our hooks wrote in their own format are not for the script to read: see boosting/train_call.py.
 
@@ -29,6 +29,9 @@ HOOK = "resume flags"
 PARAMETERS = "parameters"  # what the same parsers have parsed: see parameters/report.py
 REPORTER = "BACKPROP_PARAMS_PID"  # the process that has reported some, for those below it
 _USUAL = {
+    "auto-resume",
+    "continue-train",  # CycleGAN's
+    "continue-training",
     "resume",
     "resume-from",
     "resume-from-checkpoint",

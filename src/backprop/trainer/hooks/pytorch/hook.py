@@ -73,6 +73,7 @@ class ScriptMonitor:
         self._rescued_step: Optional[int] = None
         self._stepper: Optional[threading.Thread] = None
         self._was_trainer = True  # at the latest step: its process group may be gone at the end
+        self._ending_pid: Optional[int] = None  # of a child process that calls `end`
         self._is_broken_off = False  # by an uncaught KeyboardInterrupt
         self._optimizer = sys.modules["torch.optim.optimizer"].Optimizer
         step = self._optimizer.profile_hook_step(lambda _: None).__code__  # the wrapper of all optimizer steps
@@ -147,6 +148,7 @@ class ScriptMonitor:
         self.link.register_process()
         self._stepper = threading.current_thread()
         self._was_trainer = is_trainer()
+        self._end_with_child()
         if not self._was_trainer:
             self.losses.is_watching = False
             return
@@ -158,6 +160,13 @@ class ScriptMonitor:
         # the script ignores the stop: this is the last chance before SIGTERM
         if self._rescued_step is None and self.link.is_overdue():
             self.rescue(is_once=True)
+
+    def _end_with_child(self) -> None:
+        """A child process of multiprocessing ends without `atexit`, and forgets what its parent has registered."""
+        if self._ending_pid != os.getpid() and (util := sys.modules.get("multiprocessing.util")) is not None:
+            self._ending_pid = os.getpid()
+            if sys.modules["multiprocessing.process"].parent_process() is not None:
+                util.Finalize(None, self.end, exitpriority=0)
 
     def _report_step(self) -> None:
         # it may be read by another process, or by code that opens files itself

@@ -168,9 +168,14 @@ def is_trainer() -> bool:
     process = sys.modules.get("multiprocessing.process")
     if process is None or process.parent_process() is None:
         return True
-    # a child process: rank 0 of a distributed training, or one of several whose reports would conflict
+    # a child process: rank 0 of a distributed training, the only one that trains, or one of several, which keep quiet
     dist = sys.modules.get("torch.distributed")
-    return dist is not None and bool(dist.is_available() and dist.is_initialized())
+    if dist is not None and dist.is_available() and dist.is_initialized():
+        return True
+    link = current()
+    return (
+        link is not None and "PoolWorker" not in process.current_process().name and link.training_processes.is_alone()
+    )
 
 
 _files: Optional[ScriptFiles] = None
