@@ -1,0 +1,50 @@
+"""The benchmark of sweeps compares equals: one search space for all tools, and all CPU time of each counted."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bench.sweeps.tasks import TASKS, Range, option
+
+from backprop.lifecycle.sweep.space import parse_parameters
+
+SPACES = [(name, of) for task in TASKS.values() for name, of in task.space.items()]
+
+# a child that leaves its session and its parent, and works for half a second
+DETACHED = """
+import os, time
+if os.fork() == 0:
+    os.setsid()
+    while time.process_time() < 0.5:
+        pass
+"""
+MEASURED = """
+import sys, time
+from pathlib import Path
+from bench.sweeps.cpu import Processes, adopt_orphans
+adopt_orphans()
+processes = Processes(Path(sys.argv[1]), {})
+processes.start([sys.executable, "-c", sys.argv[2]], "detached")
+processes.wait(60)
+assert not processes.codes[0]
+while processes.spent_s() < 0.5:
+    time.sleep(0.05)
+processes.start([sys.executable, "-c", "import time; time.sleep(600)"], "sleeper")
+processes.end()
+assert processes.codes[1] == -9
+assert processes.spent_s() < 60
+"""
+
+
+@pytest.mark.parametrize(("name", "of"), SPACES, ids=[name for name, _ in SPACES])
+def test_backprop_searches_the_same_space(name: str, of: Range):
+    (found,) = parse_parameters([option(name, of)])
+    assert (found.name, found.low, found.high) == (name, of.low, of.high)
+    assert (found.is_integer, found.is_log, found.choices) == (of.is_integer, of.is_log, ())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs sub-reapers")
+def test_cpu_time_of_processes_that_detach_themselves_counts(tmp_path: Path):
+    words = [sys.executable, "-c", MEASURED, str(tmp_path), DETACHED]
+    subprocess.run(words, check=True, timeout=300, cwd=Path(__file__).parents[2])
