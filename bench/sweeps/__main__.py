@@ -23,6 +23,11 @@ ROOT = Path(__file__).parents[2]
 
 Row = dict[str, Any]
 
+COLUMNS = (
+    *("method", "seeds", "test loss", "test accuracy", "validation loss found"),
+    *("backprop is better", "trials", "wall time", "load"),
+)
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.sweeps", description=__doc__)
@@ -93,21 +98,24 @@ def _test(task: Task, params: Mapping[str, float], seed: int, folder: Path) -> d
 def table(rows: Sequence[Row]) -> str:
     """A Markdown table of one task and budget: medians and quartiles over the seeds."""
     lines = [
-        f"{rows[0]['task']}, {rows[0]['budget_min']:g} min of CPU time",
+        f"{rows[0]['task']}, {60 * rows[0]['budget_min']:g} s of CPU time",
         "",
-        "| method | seeds | test loss | test accuracy | validation loss found | trials | wall time | load |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        f"| {' | '.join(COLUMNS)} |",
+        f"|{' --- |' * len(COLUMNS)}",
     ]
+    ours = {row["seed"]: row["test_loss"] for row in rows if row["method"] == "backprop"}
     for method in METHODS:
         mine = [row for row in rows if row["method"] == method]
+        pairs = [(ours[row["seed"]], row["test_loss"]) for row in mine if row["seed"] in ours]
         if mine:
             figures = [
                 _spread([row["test_loss"] for row in mine], ".4f"),
                 _spread([100 * row["test_accuracy"] for row in mine], ".2f") + " %",
                 _spread([row["val_loss"] for row in mine], ".4f"),
+                "-" if method == "backprop" else f"{sum(our < their for our, their in pairs)} of {len(pairs)}",
                 f"{statistics.median(row['trials'] for row in mine):g}",
                 f"{statistics.median(row['wall_s'] for row in mine):.0f} s",
-                f"{statistics.median(row['load'] for row in mine):.1f}",
+                f"{min(row['load'] for row in mine):.0f} to {max(row['load'] for row in mine):.0f}",
             ]
             lines.append(f"| {method} | {len(mine)} | {' | '.join(figures)} |")
     return "\n".join([*lines, ""])

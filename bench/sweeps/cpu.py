@@ -15,6 +15,7 @@ import psutil
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 LOOK_EVERY_S = 0.25
 _END_S = 60.0
+_ERROR_CHARACTERS = 2000
 
 
 def adopt_orphans() -> None:
@@ -69,7 +70,12 @@ class Processes:
                 raise TimeoutError(f"processes that do not end, in {self._folder}")
             time.sleep(LOOK_EVERY_S)
         if any(self.codes):
-            raise RuntimeError(f"exit codes {self.codes}; see {self._folder}")
+            raise RuntimeError(f"exit codes {self.codes}\n{self.errors()}")
+
+    def errors(self) -> str:
+        """The last lines that each wrote on stderr."""
+        files = sorted(self._folder.glob("*.err"))
+        return "\n".join(f"{file.name}: {file.read_text(errors='replace')[-_ERROR_CHARACTERS:]}" for file in files)
 
     def end(self) -> None:
         """Kill what is left. Raises TimeoutError."""

@@ -90,7 +90,7 @@ def _until_spent(processes: Processes, budget_s: float) -> tuple[float, float]:
     began = time.monotonic()
     while (spent_s := processes.spent_s()) < budget_s:
         if processes.have_ended:
-            raise RuntimeError(f"it ended before its budget, with exit codes {processes.codes}")
+            raise RuntimeError(f"it ended before its budget, with exit codes {processes.codes}\n{processes.errors()}")
         time.sleep(LOOK_EVERY_S)
     return time.monotonic() - began, spent_s
 
