@@ -96,8 +96,8 @@ bench: $(INSTALLED)  ## measure and print the table of numbers (twenty minutes; 
 
 # hours; what is in build/sweeps.jsonl is not done again
 sweeps: $(SWEEPS)/.installed  ## compare `backprop sweep` with random search, Optuna and Ray Tune (a large download; SEEDS=10)
-	$(SWEEPS)/bin/python -m bench.sweeps --seeds $(or $(SEEDS),10) --task lightgbm --budget 0.4
-	$(SWEEPS)/bin/python -m bench.sweeps --seeds $(or $(SEEDS),10) --task torch --budget 0.8
+	$(SWEEPS)/bin/python -m bench.sweeps --seeds $(or $(SEEDS),10) --task lightgbm --budget 0.7
+	$(SWEEPS)/bin/python -m bench.sweeps --seeds $(or $(SEEDS),10) --task torch --budget 1.3
 
 clean:
 	rm -rf $(VENV) $(FRAMEWORKS) $(EXPORTS) $(DOCS) $(FLOORS) $(SWEEPS) .venv-wild* digits-checkpoints

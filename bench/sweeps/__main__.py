@@ -6,6 +6,7 @@ Results are appended to a file of JSON lines as they come; what is in it is not 
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -42,6 +43,7 @@ def main() -> None:
     if not arguments.table:
         results.parent.mkdir(parents=True, exist_ok=True)
         adopt_orphans()
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what was started
         done = {_key(row) for row in _read(results)}
         methods = list(arguments.method or METHODS)
         for seed in range(arguments.seeds):

@@ -37,51 +37,47 @@ class Outcome(NamedTuple):
 
 
 def backprop(cell: Cell, method: str) -> Outcome:  # noqa: ARG001
-    task, processes = cell.task, Processes(cell.folder, cell.environment)
-    processes.start(
-        [
-            *(BACKPROP, "sweep", str(task.script), "-n", "bench", "--goal", "min:val_loss"),
-            *(word for name, of in task.space.items() for word in ("--param", option(name, of))),
-            *("--budget", str(_UNBOUNDED_MIN), "--rung", str(_RUNG_MIN), "--rung-steps", str(task.rung_steps)),
-            *("--eta", str(ETA), "--max-rungs", str(RUNGS), "-p", str(WORKERS), "--seed", str(cell.seed)),
-            *("--python", sys.executable, "--", "--seed", str(cell.seed)),
-        ],
-        "sweep",
-    )
-    wall_s, cpu_s = _until_spent(processes, cell.budget_s)
-    processes.start([BACKPROP, "sweep", "stop", "bench"], "stop")
-    processes.wait(_PATIENCE_S)
-    processes.start([BACKPROP, "sweep", "status", "bench", "--json"], "status")
-    processes.wait(_PATIENCE_S)
-    processes.end()
+    task = cell.task
+    words = [
+        *(BACKPROP, "sweep", str(task.script), "-n", "bench", "--goal", "min:val_loss"),
+        *(word for name, of in task.space.items() for word in ("--param", option(name, of))),
+        *("--budget", str(_UNBOUNDED_MIN), "--rung", str(_RUNG_MIN), "--rung-steps", str(task.rung_steps)),
+        *("--eta", str(ETA), "--max-rungs", str(RUNGS), "-p", str(WORKERS), "--seed", str(cell.seed)),
+        *("--python", sys.executable, "--", "--seed", str(cell.seed)),
+    ]
+    with Processes(cell.folder, cell.environment) as processes:
+        processes.start(words, "sweep")
+        spent = _until_spent(processes, cell.budget_s)
+        processes.start([BACKPROP, "sweep", "stop", "bench"], "stop")
+        processes.wait(_PATIENCE_S)
+        processes.start([BACKPROP, "sweep", "status", "bench", "--json"], "status")
+        processes.wait(_PATIENCE_S)
     status = json.loads((cell.folder / "status.out").read_text())
     params = {name: float(text) for name, text in status["best"]["params"].items()}
     choice = {"params": params, "val_loss": status["best"]["value"], "trials": status["trials"]}
-    return Outcome({**choice, "rungs": status["rungs"]}, wall_s, cpu_s)
+    return Outcome({**choice, "rungs": status["rungs"]}, *spent)
 
 
 def optuna(cell: Cell, method: str) -> Outcome:
     study, stop = cell.folder / "study.log", cell.folder / "stop"
-    processes = Processes(cell.folder, cell.environment)
-    for worker in range(WORKERS):
-        words = [sys.executable, "-m", "bench.sweeps.optuna_search", cell.task.name, method, str(cell.seed)]
-        processes.start([*words, str(worker), str(study), str(stop)], f"worker-{worker}")
-    spent = _until_spent(processes, cell.budget_s)
-    stop.touch()
-    processes.wait(_PATIENCE_S)
-    processes.end()
+    words = [sys.executable, "-m", "bench.sweeps.optuna_search", cell.task.name, method, str(cell.seed)]
+    with Processes(cell.folder, cell.environment) as processes:
+        for worker in range(WORKERS):
+            processes.start([*words, str(worker), str(study), str(stop)], f"worker-{worker}")
+        spent = _until_spent(processes, cell.budget_s)
+        stop.touch()
+        processes.wait(_PATIENCE_S)
     return Outcome(optuna_search.choice(str(study)), *spent)
 
 
 def ray(cell: Cell, method: str) -> Outcome:  # noqa: ARG001
     stop = cell.folder / "stop"
-    processes = Processes(cell.folder, cell.environment)
     words = [sys.executable, "-m", "bench.sweeps.ray_search", cell.task.name, str(cell.seed), str(WORKERS)]
-    processes.start([*words, str(cell.folder), str(stop)], "ray")
-    spent = _until_spent(processes, cell.budget_s)
-    stop.touch()
-    processes.wait(_PATIENCE_S)
-    processes.end()
+    with Processes(cell.folder, cell.environment) as processes:
+        processes.start([*words, str(cell.folder), str(stop)], "ray")
+        spent = _until_spent(processes, cell.budget_s)
+        stop.touch()
+        processes.wait(_PATIENCE_S)
     return Outcome(json.loads((cell.folder / "ray.out").read_text().splitlines()[-1]), *spent)
 
 

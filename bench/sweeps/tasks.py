@@ -69,7 +69,7 @@ TASKS = {
         Task(
             "lightgbm",
             {
-                "learning_rate": Range(0.002, 0.5, is_log=True),
+                "learning_rate": Range(0.01, 0.5, is_log=True),
                 "num_leaves": Range(4, 64, is_log=True),
                 "min_data_in_leaf": Range(1, 50),
                 "feature_fraction": Range(0.1, 1.0),

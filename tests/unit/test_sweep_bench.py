@@ -24,14 +24,13 @@ import sys, time
 from pathlib import Path
 from bench.sweeps.cpu import Processes, adopt_orphans
 adopt_orphans()
-processes = Processes(Path(sys.argv[1]), {})
-processes.start([sys.executable, "-c", sys.argv[2]], "detached")
-processes.wait(60)
-assert not processes.codes[0]
-while processes.spent_s() < 0.5:
-    time.sleep(0.05)
-processes.start([sys.executable, "-c", "import time; time.sleep(600)"], "sleeper")
-processes.end()
+with Processes(Path(sys.argv[1]), {}) as processes:
+    processes.start([sys.executable, "-c", sys.argv[2]], "detached")
+    processes.wait(60)
+    assert not processes.codes[0]
+    while processes.spent_s() < 0.5:
+        time.sleep(0.05)
+    processes.start([sys.executable, "-c", "import time; time.sleep(600)"], "sleeper")
 assert processes.codes[1] == -9
 assert processes.spent_s() < 60
 """

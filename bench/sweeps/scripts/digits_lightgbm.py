@@ -12,7 +12,7 @@ from typing import Any
 import lightgbm
 import numpy as np
 
-STEPS = 1_800  # rounds of a whole training
+STEPS = 3_600  # rounds of a whole training
 REPORT_EVERY = 20  # rounds
 DATA = Path(__file__).parents[3] / "examples" / "digits.csv.gz"  # as in sklearn.datasets.load_digits
 
