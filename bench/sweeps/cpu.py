@@ -25,19 +25,13 @@ def adopt_orphans() -> None:
 
 
 class Processes:
-    """What a method started; leaving the context kills what is left. All children of this process are taken for it."""
+    """What a method started. Close it. One at a time: all children of this process are taken for it."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self._folder = folder
         self._environment = dict(environment)
         self._own: dict[int, int | None] = {}  # exit codes of what was started by `start`
         self._reaped_s = _reaped_s()
-
-    def __enter__(self) -> "Processes":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.end()
 
     def start(self, words: Sequence[str], output: str) -> None:
         """Both streams go into files of the folder."""
@@ -83,7 +77,7 @@ class Processes:
         files = sorted(self._folder.glob("*.err"))
         return "\n".join(f"{file.name}: {file.read_text(errors='replace')[-_ERROR_CHARACTERS:]}" for file in files)
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Kill what is left. Raises TimeoutError."""
         deadline = time.monotonic() + _END_S
         while left := psutil.Process().children(recursive=True):

@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,7 +46,7 @@ def backprop(cell: Cell, method: str) -> Outcome:  # noqa: ARG001
         *("--eta", str(ETA), "--max-rungs", str(RUNGS), "-p", str(WORKERS), "--seed", str(cell.seed)),
         *("--python", sys.executable, "--", "--seed", str(cell.seed)),
     ]
-    with Processes(cell.folder, cell.environment) as processes:
+    with closing(Processes(cell.folder, cell.environment)) as processes:
         processes.start(words, "sweep")
         spent = _until_spent(processes, cell.budget_s)
         processes.start([BACKPROP, "sweep", "stop", "bench"], "stop")
@@ -61,7 +62,7 @@ def backprop(cell: Cell, method: str) -> Outcome:  # noqa: ARG001
 def optuna(cell: Cell, method: str) -> Outcome:
     study, stop = cell.folder / "study.log", cell.folder / "stop"
     words = [sys.executable, "-m", "bench.sweeps.optuna_search", cell.task.name, method, str(cell.seed)]
-    with Processes(cell.folder, cell.environment) as processes:
+    with closing(Processes(cell.folder, cell.environment)) as processes:
         for worker in range(WORKERS):
             processes.start([*words, str(worker), str(study), str(stop)], f"worker-{worker}")
         spent = _until_spent(processes, cell.budget_s)
@@ -73,7 +74,7 @@ def optuna(cell: Cell, method: str) -> Outcome:
 def ray(cell: Cell, method: str) -> Outcome:  # noqa: ARG001
     stop = cell.folder / "stop"
     words = [sys.executable, "-m", "bench.sweeps.ray_search", cell.task.name, str(cell.seed), str(WORKERS)]
-    with Processes(cell.folder, cell.environment) as processes:
+    with closing(Processes(cell.folder, cell.environment)) as processes:
         processes.start([*words, str(cell.folder), str(stop)], "ray")
         spent = _until_spent(processes, cell.budget_s)
         stop.touch()

@@ -21,10 +21,11 @@ if os.fork() == 0:
 """
 MEASURED = """
 import sys, time
+from contextlib import closing
 from pathlib import Path
 from bench.sweeps.cpu import Processes, adopt_orphans
 adopt_orphans()
-with Processes(Path(sys.argv[1]), {}) as processes:
+with closing(Processes(Path(sys.argv[1]), {})) as processes:
     processes.start([sys.executable, "-c", sys.argv[2]], "detached")
     processes.wait(60)
     assert not processes.codes[0]
