@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
-LOOK_EVERY_S = 0.25
+LOOK_EVERY_S = 0.5
 _END_S = 60.0
 _ERROR_CHARACTERS = 2000
 
@@ -37,7 +37,13 @@ class Processes:
         """Both streams go into files of the folder."""
         with (self._folder / f"{output}.out").open("wb") as out, (self._folder / f"{output}.err").open("wb") as err:
             process = subprocess.Popen(
-                words, cwd=self._folder, env=self._environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err
+                words,
+                cwd=self._folder,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,  # as the trials of a sweep have: Linux shares the cores by session
             )
         process.returncode = 0  # it is waited for here, not by Popen
         self._own[process.pid] = None

@@ -1,7 +1,8 @@
 """python -m bench.sweeps.simulation [--seeds N]: the same searches on made-up trainings, by a clock of their own.
 
-The decisions are the real ones: the sweep's rule, journal and sampler, and Optuna's study. What a training comes to is a
-formula, and how long it takes is given. So it shows what a sweep is worth at any cost of a start, on a busy machine, too.
+The decisions are the real ones: the sweep's rule, journal and sampler, and Optuna's study. What a training comes to is
+a formula, and how long it takes is given. So it shows what a sweep is worth at any cost of a start, whatever else the
+machine does.
 """
 
 import argparse
