@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-STEPS = 12_000  # of a whole training
-EVALUATE_EVERY = 100  # steps; saves as often
+STEPS = 18_000  # of a whole training
+EVALUATE_EVERY = 200  # steps; saves as often
 DATA = Path(__file__).parents[3] / "examples" / "digits.csv.gz"  # as in sklearn.datasets.load_digits
 
 Parts = dict[str, tuple[torch.Tensor, torch.Tensor]]
