@@ -19,10 +19,10 @@ import numpy as np
 
 from backprop.lifecycle.sweep import rule, sampler
 from backprop.lifecycle.sweep.journal import Asked, Ended, Promoted
-from backprop.lifecycle.sweep.space import parse_goal, parse_parameters
+from backprop.lifecycle.sweep.space import parse_parameters
 from backprop.lifecycle.sweep.spec import SweepSpec
 from backprop.lifecycle.sweep.standing import fold, fold_on
-from backprop.records import Status
+from backprop.records import Goal, Status
 from bench.sweeps.methods import WORKERS
 from bench.sweeps.tasks import ETA, RUNGS
 
@@ -67,7 +67,8 @@ def sweep(world: World, budget: float, start: float) -> float:
         cwd="/",
         created_at=_NOW,
         user="nobody",
-        goal=parse_goal("min:loss"),
+        metric="loss",
+        goal=Goal.MIN,
         parameters=parse_parameters([f"{name}=0.0..1.0" for name in NAMES]),
         budget_s=_LONG_S,
         rung_s=_LONG_S,
