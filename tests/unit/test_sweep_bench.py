@@ -19,6 +19,19 @@ if os.fork() == 0:
     while time.process_time() < 0.5:
         pass
 """
+# a child that works for a second, and whose end is ignored
+IGNORED = """
+import os, signal, time
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+if os.fork() == 0:
+    while time.process_time() < 1:
+        pass
+    os._exit(0)
+try:
+    os.wait()
+except ChildProcessError:
+    pass
+"""
 MEASURED = """
 import sys, time
 from contextlib import closing
@@ -27,10 +40,9 @@ from bench.sweeps.cpu import Processes, adopt_orphans
 adopt_orphans()
 with closing(Processes(Path(sys.argv[1]), {})) as processes:
     processes.start([sys.executable, "-c", sys.argv[2]], "detached")
-    processes.wait(60)
-    assert not processes.codes[0]
-    while processes.spent_s() < 0.5:
+    while processes.spent_s() < float(sys.argv[3]) or not processes.have_ended:
         time.sleep(0.05)
+    assert not processes.codes[0]
     processes.start([sys.executable, "-c", "import time; time.sleep(600)"], "sleeper")
 assert processes.codes[1] == -9
 assert processes.spent_s() < 60
@@ -45,6 +57,8 @@ def test_backprop_searches_the_same_space(name: str, of: Range):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs sub-reapers")
-def test_cpu_time_of_processes_that_detach_themselves_counts(tmp_path: Path):
-    words = [sys.executable, "-c", MEASURED, str(tmp_path), DETACHED]
+@pytest.mark.parametrize(("program", "least_s"), [(DETACHED, 0.5), (IGNORED, 0.8)], ids=["detached", "ignored"])
+def test_all_cpu_time_counts(tmp_path: Path, program: str, least_s: float):
+    """Of processes that detach themselves, and of those that nobody waits for."""
+    words = [sys.executable, "-c", MEASURED, str(tmp_path), program, str(least_s)]
     subprocess.run(words, check=True, timeout=300, cwd=Path(__file__).parents[2])
