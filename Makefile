@@ -18,8 +18,9 @@ install = if test -x $(1)/bin/pip; then set -- $(1)/bin/python -m pip; else set 
 FRAMEWORKS := .venv-frameworks
 EXPORTS := .venv-exports
 DOCS := .venv-docs
+SWEEPS := .venv-sweeps
 
-.PHONY: demo test nightly floors frameworks exports browser slurm soak chaos wild screenshots docs reference check lint coverage mutation bench clean
+.PHONY: demo test nightly floors frameworks exports browser slurm soak chaos wild screenshots docs reference check lint coverage mutation bench sweeps clean
 
 demo: $(DEMO)  ## run the example under Backprop, on real data
 	$(BIN)/backprop run --python $(BIN)/python examples/digits.py
@@ -93,8 +94,13 @@ check: lint test  ## what CI runs: format, lint, types, tests
 bench: $(INSTALLED)  ## measure and print the table of numbers (twenty minutes; BENCH=--quick: one)
 	$(BIN)/python -m bench $(BENCH)
 
+# hours; what is in build/sweeps.jsonl is not done again
+sweeps: $(SWEEPS)/.installed  ## compare `backprop sweep` with random search, Optuna and Ray Tune (a large download; SEEDS=10)
+	$(SWEEPS)/bin/python -m bench.sweeps --seeds $(or $(SEEDS),10) --task lightgbm --budget 0.7
+	$(SWEEPS)/bin/python -m bench.sweeps --seeds $(or $(SEEDS),10) --task torch --budget 1.3
+
 clean:
-	rm -rf $(VENV) $(FRAMEWORKS) $(EXPORTS) $(DOCS) $(FLOORS) .venv-wild* digits-checkpoints
+	rm -rf $(VENV) $(FRAMEWORKS) $(EXPORTS) $(DOCS) $(FLOORS) $(SWEEPS) .venv-wild* digits-checkpoints
 
 # what the example needs
 $(DEMO): pyproject.toml
@@ -132,6 +138,12 @@ $(EXPORTS)/.installed: pyproject.toml tests/exports/requirements.txt
 	$(call new_environment,$(EXPORTS))
 	$(call install,$(EXPORTS)) -e '.[export,mcp,sweep,test]'
 	$(call install,$(EXPORTS)) -r tests/exports/requirements.txt
+	touch $@
+
+$(SWEEPS)/.installed: pyproject.toml bench/sweeps/requirements.txt
+	$(call new_environment,$(SWEEPS))
+	$(call install,$(SWEEPS)) torch==2.13.0
+	$(call install,$(SWEEPS)) -e '.[sweep]' -r bench/sweeps/requirements.txt
 	touch $@
 
 # Backprop itself is not in it: what is made from its code is committed

@@ -1,0 +1,142 @@
+"""python -m bench.sweeps [--seeds N] [--budget MINUTES]: search with every tool, and print what each found.
+
+Results are appended to a file of JSON lines as they come; what is in it is not done again. `--table` only prints.
+"""
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.sweeps.cpu import adopt_orphans
+from bench.sweeps.methods import METHODS, Cell
+from bench.sweeps.tasks import TASKS, Task
+
+FRESH_SEEDS = 1000  # and up: of the trainings that are tested
+ROOT = Path(__file__).parents[2]
+
+Row = dict[str, Any]
+
+COLUMNS = (
+    *("method", "seeds", "test loss", "test accuracy", "validation loss found"),
+    *("backprop is better", "trials", "wall time", "load"),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.sweeps", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--budget", type=float, default=1.0, help="minutes of CPU time of each search")
+    parser.add_argument("--task", choices=TASKS, action="append", help="only this; may be given again")
+    parser.add_argument("--method", choices=METHODS, action="append", help="only this; may be given again")
+    parser.add_argument("--results", type=Path, default=Path("build/sweeps.jsonl"))
+    parser.add_argument("--table", action="store_true", help="print what is in the file of results")
+    arguments = parser.parse_args()
+    results: Path = arguments.results
+    if not arguments.table:
+        results.parent.mkdir(parents=True, exist_ok=True)
+        adopt_orphans()
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what was started
+        done = {_key(row) for row in _read(results)}
+        methods = list(arguments.method or METHODS)
+        for seed in range(arguments.seeds):
+            turn = seed % len(methods)  # none is always the first
+            for name in arguments.task or TASKS:
+                for method in methods[turn:] + methods[:turn]:
+                    if (name, method, seed, arguments.budget) not in done:
+                        row = measure(TASKS[name], method, seed, arguments.budget)
+                        with results.open("a") as file:
+                            file.write(json.dumps(row) + "\n")
+                        print({**row, "params": "..."}, file=sys.stderr, flush=True)
+    for budget, task in sorted({(row["budget_min"], row["task"]) for row in _read(results)}):
+        print(table([row for row in _read(results) if (row["budget_min"], row["task"]) == (budget, task)]))
+
+
+def measure(task: Task, method: str, seed: int, budget_min: float) -> Row:
+    """Search, then train what was chosen with a fresh seed, and test it on images that no search has seen."""
+    with tempfile.TemporaryDirectory(prefix="sweeps-") as name:
+        folder = Path(name)
+        environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith(("BACKPROP_", "PYTHON"))},
+            "BACKPROP_HOME": str(folder / "home"),
+            "BACKPROP_MIN_FREE_RAM_GB": "0",
+            "BACKPROP_MIN_FREE_DISK_GB": "0",
+            "PYTHONPATH": str(ROOT),
+            "RAY_AIR_NEW_OUTPUT": "0",
+        }
+        load = os.getloadavg()[0]
+        found = METHODS[method](Cell(task, seed, folder, environment, budget_min * 60), method)
+        load = (load + os.getloadavg()[0]) / 2
+        tested = _test(task, found.choice["params"], FRESH_SEEDS + seed, folder)
+    return {
+        "task": task.name,
+        "method": method,
+        "seed": seed,
+        "budget_min": budget_min,
+        **found.choice,
+        "wall_s": round(found.wall_s, 1),
+        "cpu_s": round(found.cpu_s, 1),
+        "load": round(load, 1),
+        "test_loss": tested["test_loss"],
+        "test_accuracy": tested["test_accuracy"],
+    }
+
+
+def _test(task: Task, params: Mapping[str, float], seed: int, folder: Path) -> dict[str, float]:
+    options = [f"--{name}={int(value) if task.space[name].is_integer else value}" for name, value in params.items()]
+    words = [sys.executable, str(task.script), *options, f"--seed={seed}", "--test"]
+    done = subprocess.run(words, cwd=folder, stdout=subprocess.PIPE, check=True)
+    best: dict[str, float] = json.loads(done.stdout.splitlines()[-1])["best"]
+    return best
+
+
+def table(rows: Sequence[Row]) -> str:
+    """A Markdown table of one task and budget: medians and quartiles over the seeds."""
+    lines = [
+        f"{rows[0]['task']}, {60 * rows[0]['budget_min']:g} s of CPU time",
+        "",
+        f"| {' | '.join(COLUMNS)} |",
+        f"|{' --- |' * len(COLUMNS)}",
+    ]
+    ours = {row["seed"]: row["test_loss"] for row in rows if row["method"] == "backprop"}
+    for method in METHODS:
+        mine = [row for row in rows if row["method"] == method]
+        pairs = [(ours[row["seed"]], row["test_loss"]) for row in mine if row["seed"] in ours]
+        if mine:
+            figures = [
+                _spread([row["test_loss"] for row in mine], ".4f"),
+                _spread([100 * row["test_accuracy"] for row in mine], ".2f") + " %",
+                _spread([row["val_loss"] for row in mine], ".4f"),
+                "-" if method == "backprop" else f"{sum(our < their for our, their in pairs)} of {len(pairs)}",
+                f"{statistics.median(row['trials'] for row in mine):g}",
+                f"{statistics.median(row['wall_s'] for row in mine):.0f} s",
+                f"{min(row['load'] for row in mine):.0f} to {max(row['load'] for row in mine):.0f}",
+            ]
+            lines.append(f"| {method} | {len(mine)} | {' | '.join(figures)} |")
+    return "\n".join([*lines, ""])
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+    if len(values) < 2:
+        return f"{values[0]:{form}}"
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return f"{middle:{form}} ({low:{form}} to {high:{form}})"
+
+
+def _read(path: Path) -> list[Row]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _key(row: Row) -> tuple[str, str, int, float]:
+    return row["task"], row["method"], row["seed"], row["budget_min"]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Boosted trees with LightGBM on scikit-learn's digits. Knows nothing of Backprop, Optuna or Ray.
+
+1000 images to train on, 397 to validate, 400 to test.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import numpy as np
+
+STEPS = 3_600  # rounds of a whole training
+REPORT_EVERY = 20  # rounds
+DATA = Path(__file__).parents[3] / "examples" / "digits.csv.gz"  # as in sklearn.datasets.load_digits
+
+
+def train(
+    config: Mapping[str, float],
+    report: Callable[[int, float], object],
+    *,
+    steps: int = STEPS,
+    seed: int = 0,
+) -> dict[str, float]:
+    """The best reported round by its validation loss: step, val_loss, test_loss, test_accuracy."""
+    digits = np.loadtxt(DATA, delimiter=",", dtype=np.int64)
+    digits = digits[np.random.default_rng(0).permutation(len(digits))]
+    images, labels = digits[:, :-1] / 16.0, digits[:, -1]
+    training = lightgbm.Dataset(images[:1000], labels[:1000])
+    validation = lightgbm.Dataset(images[1000:1397], labels[1000:1397], reference=training)
+    best = {"step": 0.0, "val_loss": float("inf")}
+
+    def watch(env: Any) -> None:
+        step, val_loss = env.iteration + 1, env.evaluation_result_list[0][2]
+        if step % REPORT_EVERY == 0:
+            if val_loss < best["val_loss"]:
+                best.update(step=step, val_loss=val_loss)
+            report(step, val_loss)
+
+    params = {
+        **config,
+        "objective": "multiclass",
+        "num_class": 10,
+        "bagging_freq": 1,
+        "num_threads": 1,
+        "seed": seed,
+        "verbose": -1,
+    }
+    booster = lightgbm.train(
+        params, training, num_boost_round=steps, valid_sets=[validation], valid_names=["val"], callbacks=[watch]
+    )
+    chances = booster.predict(images[1397:], num_iteration=int(best["step"]), num_threads=1)
+    right = chances[np.arange(len(chances)), labels[1397:]]
+    accuracy = float((chances.argmax(1) == labels[1397:]).mean())
+    return {**best, "test_loss": float(-np.log(np.maximum(right, 1e-15)).mean()), "test_accuracy": accuracy}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--learning_rate", type=float, default=0.1)
+    parser.add_argument("--num_leaves", type=int, default=31)
+    parser.add_argument("--min_data_in_leaf", type=int, default=20)
+    parser.add_argument("--feature_fraction", type=float, default=1.0)
+    parser.add_argument("--bagging_fraction", type=float, default=1.0)
+    parser.add_argument("--lambda_l2", type=float, default=0.0)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--test", action="store_true", help="print the test results of the best round at the end")
+    args = parser.parse_args()
+    names = "learning_rate num_leaves min_data_in_leaf feature_fraction bagging_fraction lambda_l2"
+    best = train(
+        {name: getattr(args, name) for name in names.split()},
+        lambda step, val_loss: print(json.dumps({"step": step, "val_loss": val_loss}), flush=True),
+        steps=args.steps,
+        seed=args.seed,
+    )
+    if args.test:
+        print(json.dumps({"best": best}))
+
+
+if __name__ == "__main__":
+    main()

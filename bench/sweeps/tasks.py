@@ -1,0 +1,108 @@
+"""What is searched: two scripts, and the search space of each in the words of every tool."""
+
+import importlib
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ETA = 3
+RUNGS = 3  # the first rung is 1/9 of a whole training
+
+
+class Range(NamedTuple):
+    """Numbers between two ends, both included; integers if both ends are."""
+
+    low: float
+    high: float
+    is_log: bool = False
+
+    @property
+    def is_integer(self) -> bool:
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+
+class Task(NamedTuple):
+    """A script and its search space. The goal is the lowest val_loss."""
+
+    name: str
+    space: Mapping[str, Range]
+
+    @property
+    def module(self) -> str:
+        return f"bench.sweeps.scripts.digits_{self.name}"
+
+    @property
+    def script(self) -> Path:
+        return Path(__file__).parent / "scripts" / f"digits_{self.name}.py"
+
+    @property
+    def train(self) -> Callable[..., dict[str, float]]:
+        """Imports the framework."""
+        function: Callable[..., dict[str, float]] = importlib.import_module(self.module).train
+        return function
+
+    @property
+    def steps(self) -> int:
+        """Of a whole training. Imports the framework."""
+        return int(importlib.import_module(self.module).STEPS)
+
+    @property
+    def rung_steps(self) -> int:
+        return int(self.steps / math.pow(ETA, RUNGS - 1))
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task(
+            "torch",
+            {
+                "lr": Range(1e-3, 1.0, is_log=True),
+                "hidden": Range(16, 128, is_log=True),
+                "layers": Range(1, 4),
+                "dropout": Range(0.0, 0.6),
+                "batch": Range(16, 64, is_log=True),
+                "weight_decay": Range(1e-6, 1e-2, is_log=True),
+            },
+        ),
+        Task(
+            "lightgbm",
+            {
+                "learning_rate": Range(0.01, 0.5, is_log=True),
+                "num_leaves": Range(4, 64, is_log=True),
+                "min_data_in_leaf": Range(1, 50),
+                "feature_fraction": Range(0.1, 1.0),
+                "bagging_fraction": Range(0.3, 1.0),
+                "lambda_l2": Range(1e-3, 10.0, is_log=True),
+            },
+        ),
+    )
+}
+
+
+def option(name: str, of: Range) -> str:
+    """For `backprop sweep --param`."""
+    return f"{name}={of.low!r}..{of.high!r}{':log' if of.is_log else ''}"
+
+
+def suggest(trial: Any, space: Mapping[str, Range]) -> dict[str, float]:
+    """An Optuna trial's parameters."""
+    return {
+        name: trial.suggest_int(name, int(of.low), int(of.high), log=of.is_log)
+        if of.is_integer
+        else trial.suggest_float(name, of.low, of.high, log=of.is_log)
+        for name, of in space.items()
+    }
+
+
+def ray_space(space: Mapping[str, Range]) -> dict[str, Any]:
+    """For `ray.tune`, whose integers end before the upper end."""
+    from ray import tune
+
+    def one(of: Range) -> Any:
+        if of.is_integer:
+            return (tune.lograndint if of.is_log else tune.randint)(int(of.low), int(of.high) + 1)
+        return (tune.loguniform if of.is_log else tune.uniform)(of.low, of.high)
+
+    return {name: one(of) for name, of in space.items()}
