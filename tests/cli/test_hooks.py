@@ -197,7 +197,7 @@ def test_a_place_that_cannot_be_written_does_not_stop_training(runs: Runs):
         os.environ["BACKPROP_EVENTS"] = "/nonexistent/events"
         from _backprop_trainer import link
         for step in range(3):
-            link.current().log(step, {"loss": 1.0})
+            link.current().steps.log(step, {"loss": 1.0})
         print("done")
         """
     )

@@ -90,7 +90,7 @@ def test_the_last_line_tells_how_to_go_on(runs: Runs):
     runs.script(SLOW)
     done = runs.call("run", "train.py", "-m", "0.01", "--run-id", "abc")
     assert done.returncode == 0
-    assert done.stderr.splitlines()[-1].endswith("backprop resume abc")
+    assert "resume with: backprop resume abc" in done.stderr.splitlines()[-1]
     assert "timeboxed" in done.stderr.splitlines()[-1]
 
 

@@ -245,7 +245,7 @@ def what_readers_say(runs: Runs) -> list[bytes]:
     """The stderr of three readers at the same time, all of which show every run."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     said = []
-    for reader in [runs.start("list", "--json", "--limit", "0", **pipes) for _ in range(3)]:
+    for reader in [runs.start("list", "--json", "--fields", "id", "--limit", "0", **pipes) for _ in range(3)]:
         out, err = reader.communicate(timeout=HANG_S)
         assert reader.returncode == 0, err
         assert {run["id"] for run in json.loads(out)} == {f"old-{n}" for n in range(OLD_RUNS)}

@@ -131,7 +131,7 @@ def test_machines_import_at_once(old: Runs):
     readers = []
     for name in "abcd":
         old.environment["BACKPROP_MACHINE"] = name
-        readers.append(old.start("list", "--json", "--limit", "0", stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+        readers.append(old.start("list", "--json", "--fields", "id", "--limit", "0", stdout=subprocess.PIPE, stderr=subprocess.PIPE))
     told = [(*reader.communicate(timeout=HANG_S), reader.returncode) for reader in readers]
     assert [code for _, _, code in told] == [0] * 4, told
     assert [listed(out) for out, _, _ in told] == [sorted(f"old-{n}" for n in range(OLD_RUNS))] * 4
@@ -141,7 +141,7 @@ def test_machines_import_at_once(old: Runs):
 
 def test_a_machine_that_is_new_to_a_home_imports(old: Runs):
     """Its own folder need not be there yet."""
-    done = old.call("list", "--json", "--limit", "0", BACKPROP_MACHINE="new")
+    done = old.call("list", "--json", "--fields", "id", "--limit", "0", BACKPROP_MACHINE="new")
     assert done.returncode == 0, done.stderr
     assert len(listed(done.stdout)) == OLD_RUNS
     assert f"imported {OLD_RUNS} runs" in done.stderr
@@ -150,6 +150,6 @@ def test_a_machine_that_is_new_to_a_home_imports(old: Runs):
 def test_a_machine_that_comes_after_the_import(old: Runs):
     """It sees the same, and does not import again."""
     assert old.call("list", BACKPROP_MACHINE="first").returncode == 0
-    done = old.call("list", "--json", "--limit", "0", BACKPROP_MACHINE="second")
+    done = old.call("list", "--json", "--fields", "id", "--limit", "0", BACKPROP_MACHINE="second")
     assert len(listed(done.stdout)) == OLD_RUNS
     assert done.stderr == ""
