@@ -450,6 +450,8 @@ def _literal(text: str) -> Mapping[str, Any] | None:
     if "'" not in text:
         return None
     if text.count("{") > 1:
+        if "\\" in text:  # of which the compiler may warn
+            return None
         try:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
