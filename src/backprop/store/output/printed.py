@@ -7,6 +7,7 @@ holds a step or an epoch and the number is a fraction. Prose gives nothing.
 Text enters, records leave; nothing here can fail.
 """
 
+import ast
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,7 +27,7 @@ from backprop.store.output.printed_position import (
     heading,
     is_bar,
     position,
-    step_before_metrics,
+    position_before_metrics,
 )
 from backprop.store.output.printed_tables import Tables
 
@@ -115,6 +116,8 @@ def _name(before: str, *, is_explicit: bool) -> tuple[str, str] | None:
         if remark[1].lower() in _OF_TIME:
             return None
         before = before[: remark.start()]
+        if remark[1].lower() in names.SETS and (named := _name(before, is_explicit=is_explicit)) is not None:
+            return f"{remark[1].lower()}_{named[0]}", named[1]  # RMSE (train)
     cuts = [each.end() for each in _DELIMITER.finditer(before)]
     return _named(before[cuts[-1] :] if cuts else before, is_explicit=is_explicit)
 
@@ -254,9 +257,10 @@ _HINTS = [
     word.encode()
     for word in names.words(
         """
-    acc auc bce bleu bpb bpc cer cost crossent dice elbo entropy epoch episode err f1 fid fitness generation gnorm
-    grad iou iter jaccard  kappa kl learn loss map mae mape mcc meteor mrr mse ndcg nll obj= objective perplex ppl
-    precision psnr recall return rew  rms rouge round score sensitivity specificity ssim step top1 top5 train: update
+    acc ap: auc bce bleu bpb bpc cer cider cost crossent dice elbo entropy epoch episode err f1 fid fitness
+    generation gnorm grad iou iter jaccard kappa kl learn loss map mae mape mcc meteor mrr mse ndcg nll obj=
+    objective perplex ppl precision psnr r2 recall return rew rms rouge round score sensitivity specificity spice
+    ssim step top1 top5 train: update
     wer xent ---- %| 损失 損失
     """
     )
@@ -303,8 +307,10 @@ def parse(line: str, *, is_under_heading: bool = False) -> Printed | None:
     pairs = list(_pairs(_AT_STEP.sub(" ", line)))
     strong = {pair for pair in pairs if pair.is_strong and (pair.is_explicit or is_placed or pair.is_fraction)}
     if strong and fields["step"] is None and fields["epoch"] is None:
-        fields["step"] = step_before_metrics(line)
-    others = set(_others(pairs, is_placed=is_placed, is_under_heading=is_under_heading, has_strong=bool(strong)))
+        fields |= position_before_metrics(line)
+    if not strong and _is_of_settings(line, pairs):
+        return None
+    others = set(_others(line, pairs, is_placed=is_placed, is_under_heading=is_under_heading, has_strong=bool(strong)))
     values: dict[str, float] = {}
     for pair in pairs:
         if pair in strong or pair in others:
@@ -314,9 +320,18 @@ def parse(line: str, *, is_under_heading: bool = False) -> Printed | None:
     return Printed(values, **fields)
 
 
-def _others(pairs: list[_Pair], *, is_placed: bool, is_under_heading: bool, has_strong: bool) -> Iterator[_Pair]:
+def _is_of_settings(line: str, pairs: list[_Pair]) -> bool:
+    """Whether a line without a metric's name shows settings: `epoch:200;lr:0.0001;clip:0.5;load:None`."""
+    settings = sum(names.is_setting(pair.name) for pair in pairs)
+    return settings >= _MIN_SETTINGS or (bool(settings) and _OF_SETTINGS.search(line) is not None)
+
+
+def _others(
+    line: str, pairs: list[_Pair], *, is_placed: bool, is_under_heading: bool, has_strong: bool
+) -> Iterator[_Pair]:
     """The metrics whose names do not suffice: by where they stand, or by what stands beside them."""
     yield from pairs if len(pairs) > 1 and all(pair.is_of_a_set for pair in pairs) else ()
+    yield from pairs if pairs and _QUALITIES.fullmatch(line) else ()
     for pair in pairs:
         is_plain = pair.is_explicit and pair.is_fraction
         if has_strong or is_placed:
@@ -385,6 +400,17 @@ _WRAPPED = re.compile(
 )
 _LOGGED = re.compile(r"^(?:DEBUG|INFO|WARNING|ERROR|CRITICAL):[\w.]+:\s*")  # as the standard library's logging does
 # one of several lines that an object is printed on: what it is of, a validation say, is on another one
+_OF_SETTINGS = re.compile(r"\w[:=] ?(?:None|True|False|\.{0,2}/)")  # values that no metric has
+_MIN_SETTINGS = 3
+# measures of quality with names so short or so common that they count only where nothing else is on the line
+_QUALITY = (
+    rf"(?:(?:new|node|adjusted|{'|'.join(sorted(names.QUALIFIERS))})[ _]){{0,4}}"
+    r"(?:m?ap|cider|spice|minp|r2)(?:[@_-]?\d[\d.:-]*)?(?: score)?(?: \([a-z]+\))?"
+    r"(?:\s?[:=]\s{0,9}[-+]?\d{0,3}\.\d+|\s[-+]?\d{0,3}\.\d{3,})\s?%?"
+)
+_QUALITIES = re.compile(
+    rf"(?:.{{0,100}} - |\[[^\]]{{0,60}}\]\s)?{_QUALITY}(?:\s?[,;|]?\s{{1,4}}{_QUALITY}){{0,9}}", re.IGNORECASE
+)
 _OF_OBJECT = re.compile(r"""^(["'])[^"']*\1\s*:\s*[^\s,]+,?$""")
 _CALL = re.compile(r"^[A-Za-z_][\w.]*\(.*\)$")  # Namespace(lr=0.1, epoch=3)
 
@@ -420,24 +446,45 @@ def _object(line: str) -> Mapping[str, Any] | None:
 
 
 def _literal(text: str) -> Mapping[str, Any] | None:
-    """A dict as Python prints it; flat, since nothing prints nested ones."""
-    if "'" not in text or text.count("{") > 1:
+    """A dict as Python prints it. A nested one counts if it has a step or an epoch, or names a set of data."""
+    if "'" not in text:
         return None
+    if text.count("{") > 1:
+        if "\\" in text:  # of which the compiler may warn
+            return None
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            return None
+        return value if isinstance(value, dict) and any(map(_is_of_training, _flat(value))) else None
     return {found[1]: found[2] or found[3] for found in _LITERAL.finditer(text)}
 
 
 def _of_object(value: Mapping[str, Any]) -> Printed | None:
     values = dict(_flat(value))
-    step = next((values.pop(name) for name in _STEP_FIELDS if name in values), None)
+    values = {name.lower() if name.lower() in _POSITIONS else name: number for name, number in values.items()}
+    by = next((name for name in _STEP_FIELDS if name in values), None)
+    step = None if by is None else values.pop(by)
     total = values.pop("total_steps", None) if step is not None else None
     epoch = values.pop("epoch", None)
-    is_metrics = any(map(names.has_strong_word, values)) or (step is not None and any(map(names.has_weak_word, values)))
+    is_metrics = any(names.is_strong(name, name) for name in values) or (
+        step is not None and any(map(names.is_weak, values))
+    )
     if not is_metrics:
         return None
-    return Printed(values, step=as_count(step), total_steps=as_count(total), epoch=epoch)
+    values = {name: number for name, number in values.items() if "parameters" not in names.parts(name)}
+    unit = by if by == "round" else None
+    return Printed(values, step=as_count(step), total_steps=as_count(total), epoch=epoch, unit=unit)
 
 
-_STEP_FIELDS = ("step", "global_step", "iter", "iteration", "current_steps")
+_STEP_FIELDS = ("step", "global_step", "iter", "iteration", "current_steps", "round")
+_POSITIONS = frozenset({*_STEP_FIELDS, "epoch"})
+
+
+def _is_of_training(item: tuple[str, float]) -> bool:
+    """Whether a number in an object is a step or an epoch, or is of a set of data."""
+    name = item[0].rpartition("/")[2]
+    return name.lower() in _POSITIONS or not names.SETS.isdisjoint(names.parts(name))
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "", level: int = 0) -> Iterator[tuple[str, float]]:

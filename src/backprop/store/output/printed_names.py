@@ -28,8 +28,8 @@ _RESULTS = words("cost err error errors fitness obj objective return returns sco
 # and these where there is a step, an epoch or a strong name on the same line: alone they may be settings
 _WEAK = _RESULTS | words(
     """
-    box clip cls cos critic dfl epsilon gnorm grad lr map map50 norm precision r2 rate recall seg sensitivity
-    specificity temperature
+    ap ap50 ap75 box clip cls cos critic dfl epsilon gnorm grad lr map map50 norm minp precision r2 rate recall seg
+    sensitivity specificity temperature
     """
 )
 SETS = words("dev eval evaluation test testing train training val valid validation")
@@ -45,8 +45,8 @@ _NEVER = words(
     """
     batch batches bytes consumed cpu data date day days duration elapsed eta features fps gb gib gpu hour hours hrs
     id images instances io ips it iter iteration iterations iters label labels lines mb mem memory mfu mib min mins
-    minute minutes ms num params pid port predict python ram reader sample samples sec second seconds secs seed size
-    speed targets time timing tok token tokens took torch ups version vram wall wpb wps
+    minute minutes ms num parameters params pid port predict python ram reader sample samples sec second seconds
+    secs seed size speed targets time timing tok token tokens took torch ups version vram wall wpb wps
     """
 )
 # what a setting is called after: loss_weight, entropy_coef, iou_threshold
@@ -54,6 +54,13 @@ _OF_SETTINGS = words(
     """
     alpha beta bias coef coeff delta desired eps every factor freq gamma interval lambda margin pw scale t target
     thr thresh threshold thresholds type weight weights window
+    """
+)
+# what is set before a training: a line with several of them, and without a metric, shows settings
+_SETTINGS = words(
+    """
+    batch_size batchsize clip decay_epoch decay_rate dropout epochs gamma hidden_size learning_rate lr momentum
+    num_workers seed testsize trainsize warmup weight_decay
     """
 )
 _PARTS = re.compile(r"[A-Z]?[a-z]+\d*|[A-Z]+(?![a-z])\d*|\d+")
@@ -87,15 +94,10 @@ def has_strong_word(name: str) -> bool:
     return not _STRONG.isdisjoint(parts(name))
 
 
-def has_weak_word(name: str) -> bool:
-    """Whether a word of it is one of a metric if something else is of a training."""
-    return not _WEAK.isdisjoint(parts(name))
-
-
 @lru_cache(maxsize=_MAX_NAMES)
 def is_weak(name: str) -> bool:
     """Whether a number of this name is a metric if something else on the line is of a training."""
-    return has_weak_word(name) and _OF_SETTINGS.isdisjoint(parts(name))
+    return not _WEAK.isdisjoint(parts(name)) and _OF_SETTINGS.isdisjoint(parts(name))
 
 
 @lru_cache(maxsize=_MAX_NAMES)
@@ -111,6 +113,12 @@ def is_result_of_a_set(name: str) -> bool:
 
 
 @lru_cache(maxsize=_MAX_NAMES)
+def is_setting(name: str) -> bool:
+    """Whether it is the name of a setting."""
+    return name.lower() in _SETTINGS
+
+
+@lru_cache(maxsize=_MAX_NAMES)
 def is_throughput(name: str) -> bool:
     """Whether it is how much is done in a second."""
     return _THROUGHPUT.search(name) is not None
@@ -119,7 +127,8 @@ def is_throughput(name: str) -> bool:
 @lru_cache(maxsize=_MAX_NAMES)
 def is_of_machine(name: str) -> bool:
     """Whether it is of the machine or of the clock, and no metric."""
-    return not _NEVER.isdisjoint(parts(name)) and not is_throughput(name)
+    is_never = not _NEVER.isdisjoint(parts(name)) or parts(name)[-2:] == ("n", "updates")
+    return is_never and not is_throughput(name)
 
 
 @lru_cache(maxsize=_MAX_NAMES)

@@ -35,13 +35,14 @@ _SIGN = r"\s{0,9}[:=#]?\s{0,9}\[?\(?\s{0,9}"
 _BEGIN = r"(?<![\w./-])"
 _STEP = re.compile(
     rf"{_BEGIN}(?:(?:global|train|training|optimizer)[ _])?"
-    r"(?:steps?|iters?|iterations?|its?|updates?|up\.|num_updates|total_timesteps|timesteps?|episodes?|rounds?|generation)"
+    r"(?:steps?|iters?|iterations?|it[es]?|updates?|up\.|num_updates|total_timesteps|timesteps?|episodes?|rounds?|generation)"
     rf"{_SIGN}{_COUNT}{_OF_ALL}",
     re.IGNORECASE,
 )
-# Paddle calls an epoch a pass
+# Paddle calls an epoch a pass; where an iteration has steps, it is one
 _EPOCH = re.compile(
-    rf"{_BEGIN}(?:(?:epoch|ep\.?)(?:\((?:train|val)\))?|pass(?=\s\d+,\s(?:batch|cost)\b))"
+    rf"{_BEGIN}(?:(?:epoch|ep\.?)(?:\((?:train|val)\))?|pass(?=\s\d+,\s(?:batch|cost)\b)"
+    r"|iteration(?=[:\s]\s?\d+,?\s{1,3}step[:\s]\s?\d+/))"
     rf"{_SIGN}(\d+(?:\.\d+)?)(?![\d.]*[eE%])(?:\s{{0,9}}(?:/|of)\s{{0,9}}(\d+))?",
     re.IGNORECASE,
 )
@@ -68,6 +69,11 @@ _PLURAL = re.compile(r"(?:steps|iters|iterations|epochs|rounds|episodes|updates)
 # counted in an epoch, by a word: Batch [350], iters: 100; by nothing: 2000 / 8223, [640/60000 (1%)]
 _BATCH = re.compile(rf"{_BEGIN}batch{_SIGN}{_COUNT}{_OF_ALL}|{_BEGIN}iters:\s{{0,9}}{_COUNT}", re.IGNORECASE)
 _INNER = re.compile(r"(?<![\w./-])(\d{1,15})\s{0,3}/\s{0,9}(\d{1,15})(?![\w./])(?!\s\d{1,2}:\d\d)")
+# what such a count is of, if it is no epoch: Patience 0/50, Fold 1/5
+_OF_STOPPING = re.compile(r"(?:patience|counter|stopping|fold)$", re.IGNORECASE)
+# before metrics: [3/25][150/781], an epoch and its batch; Keras' bars of an epoch
+_EPOCH_AND_BATCH = re.compile(r"\[(\d{1,9})/(\d{1,9})\]\s?\[\s{0,9}(\d{1,9})/(\d{1,9})\]")
+_BAR_OF_KERAS = re.compile(r"\s{0,9}(\d{1,15})/(\d{1,15}) (?:\[=*>?\.*\]|\N{BOX DRAWINGS HEAVY HORIZONTAL}+)\s")
 
 _UNITS = {
     "env_step": "environment step",
@@ -122,7 +128,7 @@ def position(line: str) -> dict[str, Any]:
     if found := _GLOBAL_STEP.search(line) or _ROUND.search(line) or _IN_BRACKETS.search(line):
         step = count(next(filter(None, found.groups())))
         unit = _unit(found[0]) if found.re is _GLOBAL_STEP else "round" if found.re is _ROUND else None
-    elif (found := _BAR.search(line) or _COUNT_OF_ALL.search(line)) or (found := _step(line)):
+    elif (found := _BAR.search(line) or _COUNT_OF_ALL.search(line)) or (found := _step(rest)):
         step, total = count(found[1]), count(found[2])
         if epoch is not None and total is not None:  # that of the epoch
             inner, inners, step, total = step, total, None, None
@@ -146,10 +152,21 @@ def _step(line: str) -> re.Match[str] | None:
     return None if found is None or _PLURAL.match(line, found.start()) else found
 
 
-def step_before_metrics(line: str) -> int | None:
-    """The step of a line of metrics that begins with it, in the plural: `iterations: 100, training error: 0.2`."""
-    found = _STEP.match(line)
-    return None if found is None else count(found[1])
+def position_before_metrics(line: str) -> dict[str, Any]:
+    """The fields of Printed that a line of metrics begins with, which would be something else on another line.
+
+    A step in the plural (`iterations: 100, training error: 0.2`), an epoch and its batch (`[3/25][150/781]`), a bar of
+    Keras.
+    """
+    if (found := _STEP.match(line)) is not None:
+        return {"step": count(found[1])}
+    if (found := _EPOCH_AND_BATCH.match(line)) is not None:
+        inner, inners = _part(found[3], found[4])
+        return {"epoch": float(found[1]), "epochs": count(found[2]), "epoch_step": inner, "epoch_steps": inners}
+    if (found := _BAR_OF_KERAS.match(line)) is not None:
+        inner, inners = _part(found[1], found[2])
+        return {"epoch_step": inner, "epoch_steps": inners}
+    return {}
 
 
 def _in_epoch(line: str, *, has_epoch: bool) -> tuple[int | None, int | None]:
@@ -157,7 +174,8 @@ def _in_epoch(line: str, *, has_epoch: bool) -> tuple[int | None, int | None]:
     if (found := _BATCH.search(line)) is not None and (has_epoch or found[1]):
         return _part(found[1] or found[3], found[2])
     for found in _INNER.finditer(line) if has_epoch else ():
-        if not line[: found.start()].rstrip().endswith((":", "=")):
+        before = line[: found.start()].rstrip()
+        if not before.endswith((":", "=")) and not _OF_STOPPING.search(before):
             return _part(found[1], found[2])
     return None, None
 

@@ -117,7 +117,7 @@ _COLUMN = re.compile(r"[A-Za-z#][\w./()@:#-]*")
 _BAR_BEGINS = re.compile(r":?\s{1,9}\d{1,3}%[ |]")  # behind the cells of Ultralytics's
 _DIGIT_BEGINS = re.compile(r"(?:^|[\s|,])[-+.]?\d")
 _PROSE = words("a an and at by each every for from in is no not of on or the this to was we with")
-_SIGNS = re.compile(r"[^\w./@#:-]+")
+_SIGNS = re.compile(r"[^\w./@#:-]+|(?<= )/(?= )")
 
 
 def _cells_of(text: str, by: str | None) -> list[_Column]:
@@ -164,7 +164,7 @@ def _header(text: str, before: bytes) -> _Header | None:
         for first, each in zip(firsts, columns, strict=True)
     ]
     header = _Header(columns=tuple(named), by=by)
-    return header if _is_of_results(header.names) else None
+    return header if _is_of_results(header.names, is_markdown=by == "|") else None
 
 
 def _is_above(upper: _Column, lower: _Column) -> bool:
@@ -176,13 +176,17 @@ def _named(text: str) -> str:
     return "_".join(_SIGNS.sub(" ", text).split()).strip("._-/:").lower() or "#"
 
 
-def _is_of_results(names: tuple[str, ...]) -> bool:
-    """Whether these columns are of a training: one is its step or epoch, and others are metrics."""
+def _is_of_results(names: tuple[str, ...], *, is_markdown: bool) -> bool:
+    """Whether these columns are of a training: one is its step or epoch or a data set, and others are metrics."""
     if len(set(names)) < len(names):
         return False
     is_placed = not (_EPOCHS | _STEPS).isdisjoint(names)
     strong = [name for name in names if has_strong_word(name) and is_column(name)]
     weak = [name for name in names if is_weak(name)]
+    if names == _REPORT:
+        return True
+    if names[0] == "dataset" and is_markdown:
+        return bool(strong or weak)
     if names[0] == "class":  # of a detector: a row for all classes, and one for each
         return len(strong) + len(weak) >= _MIN_WEAK
     return is_placed and (bool(strong) or len(weak) >= _MIN_WEAK)
@@ -193,6 +197,9 @@ def _row(text: str, header: _Header) -> Mapping[str, str] | None:
     if header.by is not None:
         cells = [cell.strip() for cell in text.strip("|").split(header.by)]
         return dict(zip(header.names, cells, strict=True)) if len(cells) == len(header.columns) else None
+    if header.names == _REPORT:
+        average = _AVERAGE.fullmatch(text)
+        return None if average is None else dict(zip(("class", *_REPORT), average.groups(), strict=True))
     found = _words_of(text)
     if not found or not _NUMERIC.match(found[-1].name):
         return None
@@ -209,6 +216,8 @@ def _row(text: str, header: _Header) -> Mapping[str, str] | None:
     return cells_by_name
 
 
+_REPORT = ("precision", "recall", "f1-score", "support")  # scikit-learn's and seqeval's, a class a row
+_AVERAGE = re.compile(r"\s*((?:micro|macro|weighted) avg|avg / total)" + r"\s+([\d.]+)" * len(_REPORT))
 _NUMERIC = re.compile(r"[-+]?\.?\d|nan|inf|N/A", re.IGNORECASE)
 _PLACE = re.compile(r"(\d[\d,]*)(?:\.0*)?(?:/(\d+))?")
 
@@ -231,9 +240,13 @@ def _of_row(cells: Mapping[str, str]) -> Printed | None:
             prefix = "train_" if text == "True" else "valid_"
         elif is_column(name) and (value := as_number(text)) is not None:
             values[name] = value
-    if "class" in cells and cells["class"] != "all":
+    row = cells.get("class", cells.get("dataset"))
+    if "dataset" in cells or (row is not None and row != "all" and "support" in cells):
+        prefix = f"{_named(row or '')}_"
+        values.pop("support", None)
+    elif row is not None and row != "all":
         return None
-    if not any(has_strong_word(name) or is_weak(name) for name in values) or not (fields or "class" in cells):
+    if not any(has_strong_word(name) or is_weak(name) for name in values) or not (fields or row is not None):
         return None
     return Printed({f"{prefix}{name}": value for name, value in values.items()}, **fields)
 
