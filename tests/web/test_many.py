@@ -69,3 +69,13 @@ def test_a_row_for_each_run(server: Server, runs: Runs):
     lines = server.get("/api/csv", run=ids).text.splitlines()
     assert [line.split(",")[0] for line in lines] == ["id", "a1", "b2", "c3"]
     assert server.get("/api/csv", run="nobody").status == 404
+
+
+def test_runs_in_one_file(server: Server, runs: Runs):
+    """As `report`."""
+    ids = three(runs)
+    ended(runs, ids)
+    told = server.get("/api/report", run=ids[:2])
+    assert told.headers["content-type"] == "application/octet-stream"
+    assert "a1" in told.text
+    assert "c3" not in told.text

@@ -25,6 +25,7 @@ _COMMANDS = {
     "best": ("commands.best", "best"),
     "verdict": ("commands.verdict", "verdict"),
     "plot": ("commands.plot", "plot"),
+    "report": ("commands.report", "report"),
     "diagnose": ("commands.diagnose", "diagnose"),
     "logs": ("commands.logs", "logs"),
     "wait": ("commands.wait", "wait"),

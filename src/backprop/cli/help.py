@@ -21,6 +21,7 @@ EXAMPLES = {
     "best": ("best val_accuracy --filter group=lr", "best elo --goal max:elo --limit 3"),
     "verdict": ("verdict baseline tuned --metric val_accuracy", "verdict 'group=lr lr=0.1' 'group=lr lr=0.03' --json"),
     "plot": ("plot -y loss,val_loss --log", "plot baseline last -o curves.html"),
+    "report": ("report baseline last -o report.html", "report last -o last.html"),
     "diagnose": ("diagnose last", "diagnose baseline --json"),
     "logs": ("logs -f", "logs --filter 'status=failed age<1d' --stderr"),
     "wait": ("wait baseline && ./evaluate.sh", "wait --all --timeout 120"),

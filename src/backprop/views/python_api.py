@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from importlib import import_module
 from itertools import compress
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -29,6 +29,9 @@ from backprop.store.index import Index
 from backprop.store.metric_rows import MetricRow, joined
 from backprop.trainer.parameters.secrets import without_secrets
 from backprop.views.documents import run_json
+
+if TYPE_CHECKING:
+    from backprop.views.notebook import Picture
 
 _FRONT = ("step", "session", "time_s")
 _WHOLE = ("step", "session")
@@ -125,6 +128,33 @@ class Run:
             schema = {name: module.Int64 if name in _WHOLE else module.Float64 for name in columns}
             return module.DataFrame(columns, schema=schema)
         return module.DataFrame(columns).astype({name: "int64" if name in _WHOLE else "float64" for name in columns})
+
+    def plot(self, *metrics: str, live: bool = False, every_s: float = 2.0) -> "Picture":
+        """Curves that a notebook shows, and that can be zoomed; `.html` is the page as text.
+
+        metrics: to draw; none: the loss, and the same on held-out data. live: show them below the cell and draw them
+        again every `every_s` seconds until the run has ended. Raises UsageError for a metric that it does not have.
+        """
+        from backprop.views import notebook
+
+        def draw() -> notebook.Picture:
+            with self._opened() as (index, view):
+                return notebook.picture(index, view, metrics)
+
+        def is_going_on() -> bool:
+            with self._opened() as (_, view):
+                return not view.run.status.is_final
+
+        return notebook.keep_drawing(draw, is_going_on, every_s) if live else draw()
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it."""
+        from backprop.views import notebook
+
+        title = self.id if self.name is None else f"{self.name} ({self.id})"
+        status = self.status + (f": {self.reason}" if self.reason else "")
+        rows = (("run", title), ("status", status), ("step", self.last_step), ("trained", f"{self.elapsed_s:.1f} s"))
+        return notebook.facts(rows, {"params": self.params, "last": self.last, "best": self.best})
 
     def as_dict(self) -> dict[str, Any]:
         """The document of `backprop status RUN --json`, in plain JSON values."""

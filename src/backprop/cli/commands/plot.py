@@ -1,7 +1,6 @@
 """`backprop plot`: curves of metrics, in the terminal or a file."""
 
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,18 +11,17 @@ from backprop.cli import completion
 from backprop.cli.context import find_runs, json_option, metrics_message, open_caught_up, print_json, say
 from backprop.errors import UsageError
 from backprop.records import RunView
-from backprop.store import curves, metric_names, query
-from backprop.store.curves import Axis, Curve
+from backprop.store import metric_names, query
+from backprop.store.curves import Axis
 from backprop.store.home import Home
 from backprop.store.rundir import LAST
 from backprop.store.usage import history as usage_history
 
 if TYPE_CHECKING:
-    from backprop.views.plots.model import Plot, PlotLine
+    from backprop.views.plots.model import Plot
 
 _FILE_POINTS = 4000
 _PAGE_POINTS = 20_000  # one can look closer there
-_SMOOTHED_POINTS = 20_000  # of longer curves what is smoothed is a reduced one
 _FORMATS = ("png", "svg", "html")
 
 
@@ -92,6 +90,7 @@ def plot(
             f"--smooth {smooth:g}: invalid value: expected a whole number of points, or a weight between 0 and 1."
         )
     from backprop.views.plots import terminal as plot_terminal
+    from backprop.views.plots.curve_panels import has_curve, plot_of
     from backprop.views.terminal.screen import stdout_screen
 
     screen = stdout_screen()
@@ -101,11 +100,11 @@ def plot(
         views = find_runs(home, index, runs or [LAST])
         names = _chosen_metrics(views, metrics)
         if points is not None:
-            count = sum(_has_curve(view, name) for name in names for view in views)
+            count = sum(has_curve(view, name) for name in names for view in views)
             max_points = max(2, points // max(1, count))
         over = _axis(views, names, axis)
         curve = partial(query.curve, index, axis=over)
-        made = _plot(views, names, curve, max_points, axis=over, is_log=is_log, smooth=smooth)
+        made = plot_of(views, names, curve, max_points, axis=over, is_log=is_log, smooth=smooth)
     if as_json:
         from backprop.views.documents import curves_json
 
@@ -149,48 +148,6 @@ def _chosen_metrics(views: list[RunView], asked: tuple[str, ...]) -> list[str]:
         raise UsageError(f"no such metric: {unknown[0]!r}. {metrics_message(views)}{also}")
     first = metric_names.leading_metrics(views) or sorted(reported, key=metric_names.is_progress)[:1]
     return list(dict.fromkeys(wanted or first))
-
-
-def _has_curve(view: RunView, name: str) -> bool:
-    """Whether the run has a metric of this name, or was measured by it."""
-    return name in view.summaries or usage_history.has(view, name)
-
-
-def _plot(
-    views: list[RunView],
-    names: list[str],
-    curve: Callable[..., Curve],
-    max_points: int,
-    *,
-    axis: Axis,
-    is_log: bool,
-    smooth: float | None,
-) -> "Plot":
-    from backprop.views.plots.model import Panel, Plot
-
-    panels = []
-    for name in names:
-        having = [(place, view) for place, view in enumerate(views) if _has_curve(view, name)]
-        lines = [_line(place, partial(curve, view, name), max_points, smooth) for place, view in having]
-        panels.append(Panel(metric=name, lines=tuple(line for line in lines if len(line.xs))))
-    called = tuple(
-        f"{view.run.spec.name} ({view.run.spec.id})" if view.run.spec.name else view.run.spec.id for view in views
-    )
-    return Plot(runs=called, panels=tuple(panels), axis=axis, is_log=is_log, smoothing=smooth)
-
-
-def _line(place: int, curve: Callable[..., Curve], max_points: int, smooth: float | None) -> "PlotLine":
-    from backprop.views.plots.model import PlotLine
-
-    if smooth is None:
-        found = curve(max_points=max_points)
-        return PlotLine(place=place, xs=found.xs, ys=found.ys, is_reduced=found.is_reduced)
-    from backprop.views.plots.smoothing import smoothed
-
-    found = curve(max_points=_SMOOTHED_POINTS)
-    xs, ys = curves.reduced(found.xs, smoothed(found.ys, smooth), max_points)
-    raw_xs, raw_ys = curves.reduced(found.xs, found.ys, max_points)
-    return PlotLine(place=place, xs=xs, ys=ys, raw_xs=raw_xs, raw_ys=raw_ys, is_reduced=found.is_reduced)
 
 
 def _write(made: "Plot", output: Path, kind: str, width: int | None, height: int | None) -> None:

@@ -19,8 +19,11 @@ _HEIGHT = 380  # pixels of one panel
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 
 
-def page(plot: Plot, height: int | None = None) -> str:
-    """The content of the file. Panels are as wide as the window; height: of a panel, in pixels."""
+def page(plot: Plot, height: int | None = None, below: str = "") -> str:
+    """The content of the file. Panels are as wide as the window.
+
+    height: of a panel, in pixels. below: HTML under the panels.
+    """
     runs = plot.runs[0] if len(plot.runs) == 1 else f"{len(plot.runs)} runs"
     title_text = cut(f"{', '.join(panel.metric for panel in plot.panels)} · {runs}", _NAME_WIDTH)
     document = {
@@ -34,6 +37,7 @@ def page(plot: Plot, height: int | None = None) -> str:
     parts = {
         "title": html.escape(title_text),
         "plot": _script_safe(msgspec.json.encode(document).decode()),
+        "below": below,
         "uplot_css": (_LIBRARY_PATH / "uPlot.min.css").read_text(),
         "uplot_js": (_LIBRARY_PATH / "uPlot.iife.min.js").read_text(),
     }

@@ -30,6 +30,7 @@ from backprop.store.home import HomeBusyError
 from backprop.views.bands import band
 from backprop.views.documents.comparison import comparison_rows
 from backprop.views.documents.csv_text import csv_lines
+from backprop.views.report import report
 from backprop.views.terminal.comparison_table import Comparison, side
 from backprop.views.terminal.params import names
 from backprop.views.web import columns, logs, params, serializers
@@ -112,6 +113,7 @@ class Pages:
             Route("/api/events", self.events),
             Route("/api/many", self.many, methods=["POST"]),
             Route("/api/csv", self.csv),
+            Route("/api/report", self.report),
             Route("/api/runs/{id}/stop", self.stop, methods=["POST"]),
             Route("/api/runs/{id}/pause", self.pause, methods=["POST"]),
             Route("/api/runs/{id}/resume", self.resume, methods=["POST"]),
@@ -222,11 +224,17 @@ class Pages:
             found = [query.curve(index, view, metric, axis, max_points=_BAND_POINTS) for view in views if metric]
         return _json(serializers.band_document(band(found), views))
 
+    def report(self, request: Request) -> Response:
+        """Some runs in one file, as `backprop report` writes it."""
+        run_ids = params.run_ids(request)
+        with self._pool.connection() as index:
+            views = [self._pool.run(index, run_id) for run_id in run_ids]
+            text = report(index, views, datetime.now(timezone.utc))
+        return Response(text.encode(errors="backslashreplace"), media_type="application/octet-stream")
+
     def csv(self, request: Request) -> Response:
         """A row for each run, as `backprop compare --csv` prints them."""
-        run_ids = request.query_params.getlist("run")
-        if not 0 < len(run_ids) <= params.MAX_ROWS:
-            raise params.invalid(f"name 1 to {params.MAX_ROWS} runs: run=ID&run=ID.")
+        run_ids = params.run_ids(request)
         with self._pool.connection() as index:
             views = [self._pool.run(index, run_id) for run_id in run_ids]
         now = datetime.now(timezone.utc)

@@ -120,6 +120,14 @@ def runs(request: Request) -> filters.Wanted:
     )
 
 
+def run_ids(request: Request) -> list[str]:
+    """The ids of the runs that are asked for, of which there may be many."""
+    found = request.query_params.getlist("run")
+    if not 0 < len(found) <= MAX_ROWS:
+        raise invalid(f"name 1 to {MAX_ROWS} runs: run=ID&run=ID.")
+    return found
+
+
 def columns(request: Request) -> list[str] | None:
     """The columns that are asked for, each of which is valid; None: the usual ones."""
     if "column" not in request.query_params:

@@ -106,11 +106,11 @@ async function post(path, body) {
 
 export const many = (action, runs, words) => post("/api/many", { action, runs, words });
 
-/** A row for each run, as a Blob. */
-export async function csv(ids) {
+/** A file about these runs, as a Blob; kind: "csv", a row for each, or "report", one HTML file. */
+export async function file(kind, ids) {
   const query = new URLSearchParams();
   for (const id of ids) query.append("run", id);
-  return (await ask(`/api/csv?${query}`)).blob();
+  return (await ask(`/api/${kind}?${query}`)).blob();
 }
 
 export const stop = (id, now) => post(`${of(id)}/stop`, { now });

@@ -29,7 +29,8 @@ export class Selection {
         () => this.#ask("rm", "Delete", "Their records are removed. Checkpoints stay.", "danger"),
         "danger",
       ),
-      button("CSV", () => this.#csv()),
+      button("Report", () => this.#file("report", "backprop-report.html")),
+      button("CSV", () => this.#file("csv", "backprop-runs.csv")),
       button("PNG", () => on.png()),
     );
     root.append(
@@ -94,9 +95,9 @@ export class Selection {
     if (choice === "rename" && value.trim()) await this.#do("rename", [value.trim()]);
   }
 
-  async #csv() {
+  async #file(kind, name) {
     try {
-      save(await api.csv(this.#ids()), "backprop-runs.csv");
+      save(await api.file(kind, this.#ids()), name);
     } catch (error) {
       actions.toast(error.message, true);
     }
