@@ -131,7 +131,11 @@ def test_machines_import_at_once(old: Runs):
     readers = []
     for name in "abcd":
         old.environment["BACKPROP_MACHINE"] = name
-        readers.append(old.start("list", "--json", "--fields", "id", "--limit", "0", stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+        readers.append(
+            old.start(
+                "list", "--json", "--fields", "id", "--limit", "0", stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+        )
     told = [(*reader.communicate(timeout=HANG_S), reader.returncode) for reader in readers]
     assert [code for _, _, code in told] == [0] * 4, told
     assert [listed(out) for out, _, _ in told] == [sorted(f"old-{n}" for n in range(OLD_RUNS))] * 4
