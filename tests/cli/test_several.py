@@ -60,7 +60,7 @@ def test_several_runs_are_paused_resumed_and_stopped(active: Runs):
     assert told[0] == "backprop: run c is not running (completed)."
     assert [line.split()[2:4] for line in told[1:]] == [["a", "stopped:"], ["b", "stopped:"]]
     done = active.call("stop", "--all")
-    assert (done.stderr, done.returncode) == ("backprop: no matching runs.\n", 0)  # first what was said
+    assert (done.stderr, done.returncode) == ("backprop: no run is active.\n", 0)  # first what was said
 
 
 def test_a_misspelt_run_leaves_the_others_alone(active: Runs):

@@ -92,3 +92,19 @@ def test_columns_of_all_runs_at_once(server: Server, runs: Runs):
     told = server.get("/api/values", column=["param.lr", "best.loss", "param.none"], filter="lr>0").json
     assert (told["names"], told["total"]) == (["b-0.25-2", "a-0.5-1"], 2)
     assert told["values"] == [[0.25, 0.5], [0.25, 0.25], [None, None]]
+
+
+def test_what_mattered_for_a_metric(server: Server, runs: Runs):
+    """By ranks, where enough runs have all of the parameters."""
+    script = runs.script("""
+        lr, layers = float(sys.argv[1]), int(sys.argv[2])
+        print(json.dumps({"event": "params", "params": {"lr": lr, "layers": layers}}))
+        print(json.dumps({"step": 1, "loss": lr}))
+    """)
+    asked = {"column": ["param.lr", "param.layers", "best.loss"], "of": "best.loss"}
+    for number in range(9):
+        runs.call("run", script, "--", number / 10, (7 * number) % 9)
+    assert server.get("/api/values", **asked).json["importance"] is None
+    runs.call("run", script, "--", 0.9, 4)
+    assert next(iter(server.get("/api/values", **asked).json["importance"])) == "param.lr"
+    assert server.get("/api/values", column="param.lr", of="best.loss").json["importance"] is None

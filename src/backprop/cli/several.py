@@ -59,7 +59,8 @@ class Choice(NamedTuple):
             names = [condition.name for condition in wanted.conditions]
             if (mistake := query.unknown_name(index, names)) is not None:
                 raise UsageError(mistake)
-            say("no matching runs.")
+            is_of_active = not self.filters and not any(status.is_final for status in self.statuses)
+            say("no run is active." if is_of_active else "no matching runs.")
         return views
 
     def confirm(self, views: Sequence[RunView], verb: str) -> None:

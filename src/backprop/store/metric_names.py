@@ -141,7 +141,13 @@ def main_metric(names: Collection[str]) -> str | None:
 
 
 def commonest_main_metric(views: Sequence[RunView]) -> str | None:
-    """The main metric that most of these runs have; None: none has one."""
+    """What most of these runs are about: the only metric whose goal they were given, else their main metric.
+
+    None: none has one.
+    """
+    given = {name for view in views for name in view.goals if name in view.summaries}
+    if len(given) == 1:
+        return given.pop()
     mains = Counter(main for view in views if (main := main_metric(view.summaries)) is not None)
     return next((main for main, _ in mains.most_common(1)), None)
 

@@ -3,11 +3,12 @@
 from datetime import datetime, timezone
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backprop.records import Annotations, MetricSummary, Run, RunSpec, RunView, Status
+from backprop.records import Annotations, Goal, MetricSummary, Run, RunSpec, RunView, Status
 from backprop.views.run_groups import groups
 from backprop.views.run_tree import branches
 from tests.records import LIMITS
@@ -67,6 +68,17 @@ def test_a_group_without_the_metric_has_no_best():
     """It is there all the same."""
     (group,) = groups([viewed("a", status=Status.QUEUED)])
     assert (group.best, group.metric, group.over_seeds) == (None, None, None)
+
+
+def test_the_metric_with_a_goal_is_what_a_group_is_about():
+    """As a person or the script said it; of several goals none is more so than another."""
+    elo = MetricSummary(count=1, last=3.0, last_step=1, least=3.0, least_step=1, greatest=3.0, greatest_step=1)
+    view = viewed("a", loss=0.5)
+    both = msgspec.structs.replace(view, summaries={**view.summaries, "elo": elo}, goals={"elo": Goal.MAX})
+    (group,) = groups([both])
+    assert (group.metric, group.best and group.best.best) == ("elo", 3.0)
+    (group,) = groups([msgspec.structs.replace(both, goals={"elo": Goal.MAX, "loss": Goal.MIN})])
+    assert group.metric == "loss"
 
 
 def test_children_are_below_their_parents():

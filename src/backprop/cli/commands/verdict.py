@@ -58,7 +58,7 @@ _CODES = {
     default="1%",
     show_default=True,
     metavar="D",
-    help="Differences up to this do not matter: a number, or a percentage of the baseline's mean.",
+    help="Call it a tie if the difference is surely smaller: a number, or a percentage of the baseline's mean.",
 )
 @json_option
 def verdict(

@@ -24,33 +24,43 @@ def importances(standing: Standing) -> dict[str, float] | None:
     values = [trial.values[0] for trial in trials if trial.values[0] is not None]
     if len(parameters) < 2 or len(values) < LEAST_TRIALS or len(set(values)) == 1:
         return None
-    has_optuna = importlib.util.find_spec("optuna") is not None
-    found = sampler.importances(standing.spec, trials, values) if has_optuna else _by_ranks(parameters, trials, values)
+    if importlib.util.find_spec("optuna") is not None:
+        found = sampler.importances(standing.spec, trials, values)
+    else:
+        found = by_ranks({one.name: _column(one, trials) for one in parameters}, values)
+    return shares(found)
+
+
+def _column(parameter: Parameter, trials: Sequence[TrialState]) -> list[float | str]:
+    texts = [trial.params[parameter.name] for trial in trials]
+    return list(texts) if parameter.choices else [float(text) for text in texts]
+
+
+def shares(found: Mapping[str, float]) -> dict[str, float] | None:
+    """The same as shares that add up to 1, greatest first; None where nothing matters."""
     total = sum(found.values())
     if not total > 0.0:
         return None
-    return {
-        name: round(share / total, 3) for name, share in sorted(found.items(), key=lambda item: (-item[1], item[0]))
-    }
+    ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+    return {name: round(share / total, 3) for name, share in ordered}
 
 
-def _by_ranks(
-    parameters: Sequence[Parameter], trials: Sequence[TrialState], values: Sequence[float]
-) -> dict[str, float]:
+def by_ranks(columns: Mapping[str, Sequence[float | str]], values: Sequence[float]) -> dict[str, float]:
+    """The share of the variance of the values' ranks that each column alone explains. All have the same length."""
     ranks = _ranks(values)
-    return {one.name: _explained(one, [trial.params[one.name] for trial in trials], ranks) for one in parameters}
+    return {name: _explained(column, ranks) for name, column in columns.items()}
 
 
-def _explained(parameter: Parameter, texts: Sequence[str], ranks: Sequence[float]) -> float:
-    """The share of the ranks' variance that a parameter explains."""
+def _explained(column: Sequence[float | str], ranks: Sequence[float]) -> float:
     mean = fmean(ranks)
     total = sum((rank - mean) ** 2 for rank in ranks)
-    if parameter.choices:
-        groups: Mapping[str, list[float]] = {text: [] for text in texts}
-        for text, rank in zip(texts, ranks, strict=True):
-            groups[text].append(rank)
+    numbers = [value for value in column if not isinstance(value, str)]
+    if len(numbers) < len(column):
+        groups: dict[float | str, list[float]] = {value: [] for value in column}
+        for value, rank in zip(column, ranks, strict=True):
+            groups[value].append(rank)
         return sum(len(some) * (fmean(some) - mean) ** 2 for some in groups.values()) / total
-    others = _ranks([float(text) for text in texts])
+    others = _ranks(numbers)
     spread = sum((other - mean) ** 2 for other in others)
     common = sum((rank - mean) * (other - mean) for rank, other in zip(ranks, others, strict=True))
     return common**2 / (total * spread) if spread else 0.0

@@ -105,10 +105,10 @@ def _basis(report: Report) -> str:
         At.END: "at the end",
         At.BEST: "at best",
     }
-    means = " and ".join(
-        f"{formatting.number(measured.mean)} ({len(measured.values)})"
-        for measured in (report.candidate_values, report.baseline_values)
-    )
+    sides = (report.candidate_values, report.baseline_values)
+    counted = [measured.only(sides[0].values.keys() & sides[1].values.keys()) for measured in sides]
+    shown = counted if judgement.is_paired else sides  # the means whose difference is told
+    means = " and ".join(f"{formatting.number(measured.mean)} ({len(measured.values)})" for measured in shown)
     paired = f"{judgement.count} pairs of a seed" if judgement.is_paired else "not paired by seed"
     is_whole = judgement.count == len(report.candidate_values.values) == len(report.baseline_values.values)
     if judgement.is_paired and not is_whole:

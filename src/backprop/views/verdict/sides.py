@@ -1,7 +1,7 @@
 """The two sides of a verdict: which runs they are, what each run reached, and what else differs between them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
 from statistics import fmean
@@ -58,6 +58,10 @@ class Measured(Record, frozen=True):
     def mean(self) -> float | None:
         """Over seeds; None without a value."""
         return fmean(self.values.values()) if self.values else None
+
+    def only(self, seeds: Collection[str]) -> "Measured":
+        """The values of these seeds."""
+        return Measured(values={seed: self.values[seed] for seed in self.values if seed in seeds}, lacking=self.lacking)
 
 
 def check_sides(sides: Sequence[Side]) -> None:
@@ -152,7 +156,8 @@ def warnings(index: Index, baseline: Side, candidate: Side, compared: Compared, 
 def _of_steps(baseline: Side, candidate: Side, compared: Compared) -> str | None:
     steps = [fmean(view.last_step or 0 for view in side.views) for side in (baseline, candidate)]
     if max(steps) and abs(steps[0] - steps[1]) > _STEPS_APART * max(steps):
-        return f"steps: {baseline.word} was trained to step {steps[0]:,.0f}, {candidate.word} to {steps[1]:,.0f}"
+        hint = "; to compare them at their ends: --at end" if compared.at is At.STEP else ""
+        return f"steps: {baseline.word} was trained to step {steps[0]:,.0f}, {candidate.word} to {steps[1]:,.0f}{hint}"
     if compared.at is not At.STEP or compared.place is None:
         return None
     views = [view for side in (baseline, candidate) for view in side.views if compared.metric in view.summaries]

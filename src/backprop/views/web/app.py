@@ -211,7 +211,10 @@ class Pages:
         self._pool.catch_up()
         with self._pool.connection() as index:
             newest = msgspec.structs.replace(wanted, sort="created", limit=_MAX_VALUES)
-            return _json(serializers.values(query.values(index, newest, keys), len(keys), query.count(index, wanted)))
+            rows = query.values(index, newest, keys)
+            document = serializers.values(rows, len(keys), query.count(index, wanted))
+        of = request.query_params.get("of", "")
+        return _json({**document, "importance": serializers.importance(rows, keys, of)})
 
     def bands(self, request: Request) -> Response:
         """Mean and spread of the curves of the newest runs that a filter finds; and which metrics these have."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from backprop.lifecycle.sweep.importance import LEAST_TRIALS, by_ranks, shares
 from backprop.records import Life, Record, RunView, Status, Ticket
 from backprop.store import curves, filters, metric_names, query
 from backprop.store.index import Index
@@ -181,6 +182,24 @@ def curve(points: curves.Curve, mark: str | None) -> dict[str, Any]:
         "over": points.axis,  # what was measured has no steps, whatever was asked for
         "mark": mark,
     }
+
+
+def importance(rows: Sequence[tuple[Any, ...]], keys: Sequence[str], of: str) -> dict[str, float] | None:
+    """How much each column of a parameter matters for another, by ranks; None where too few runs have all of them."""
+    names = [key for key in keys if filters.kind_and_name(key)[0] == "param"]
+    if of not in keys or len(names) < 2:
+        return None
+    places = [keys.index(name) + 2 for name in names]
+    goal = keys.index(of) + 2
+    whole = [
+        row for row in rows if isinstance(row[goal], (int, float)) and all(row[place] is not None for place in places)
+    ]
+    found = [row[goal] for row in whole]
+    if len(whole) < LEAST_TRIALS or len(set(found)) == 1:
+        return None
+    return shares(
+        by_ranks({name: [row[place] for row in whole] for name, place in zip(names, places, strict=True)}, found)
+    )
 
 
 def values(rows: Sequence[tuple[Any, ...]], columns_: int, total: int) -> dict[str, Any]:

@@ -60,9 +60,9 @@ export function runs({ search, filter, sort, descending, offset, limit, columns 
 export const groups = ({ search, filter, by, metric }, signal) =>
   getJson(`/api/groups?${new URLSearchParams({ search, filter, by, metric: metric ?? "" })}`, signal);
 
-/** Columns of the newest runs: {ids, names, values: one list for each column, total}. */
-export function values({ search, filter, columns }, signal) {
-  const query = new URLSearchParams({ search, filter });
+/** Columns of the newest runs: {ids, names, values: a list for each column, total, importance: for the column `of`}. */
+export function values({ search, filter, columns, of }, signal) {
+  const query = new URLSearchParams({ search, filter, of });
   for (const key of columns) query.append("column", key);
   return getJson(`/api/values?${query}`, signal);
 }

@@ -76,7 +76,7 @@ export class Explorer {
     this.#controller = new AbortController();
     const { search, filter } = this.#query;
     try {
-      const answer = await api.values({ search, filter, columns: keys }, this.#controller.signal);
+      const answer = await api.values({ search, filter, columns: keys, of: y }, this.#controller.signal);
       this.#answer = { ...answer, columns: new Map(keys.map((key, place) => [key, answer.values[place]])) };
     } catch (error) {
       if (error.name !== "AbortError") this.on.failed(error);
@@ -191,11 +191,19 @@ export class Explorer {
       ctx.strokeRect(xs[place] - 6, top + (1 - brush[1]) * height, 12, (brush[1] - brush[0]) * height);
     });
     this.#within = this.#places.filter(isIn).map(([run]) => run);
-    this.#say(`${format.plural(this.#places.length, "run")}, ${this.#legend(colour)}; drag along an axis to select`);
+    const count = format.plural(this.#places.length, "run");
+    this.#say(`${count}, ${this.#legend(colour)}${this.#mattered()}; drag along an axis to select`);
   }
 
   #shown = []; // keys of the axes of parallel coordinates
   #within = []; // numbers of the runs within all brushes
+
+  /** How much each parameter matters for the metric, by the ranks of its values. */
+  #mattered() {
+    const found = Object.entries(this.#answer.importance ?? {}).filter(([, share]) => share >= 0.01);
+    const shares = found.map(([key, share]) => `${labelOf(key)} ${Math.round(100 * share)} %`);
+    return shares.length ? `; what mattered for ${labelOf(this.#axes().y)}: ${shares.join(", ")}` : "";
+  }
 
   #legend(key) {
     const values = this.#answer.columns.get(key).filter((value) => value !== null);
