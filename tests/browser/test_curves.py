@@ -94,3 +94,21 @@ def test_a_curve_without_a_name_is_known_by_its_parameters(page: Page, served: U
     assert page.texts(".legend li .faint") == ["lr=0.1"]
     ActionChains(page.driver).move_to_element(page.one(".u-over")).perform()
     assert sorted(page.until(lambda: page.texts(".reading li bdi"))) == ["lr=0.5", "named"]
+
+
+def test_sessions_are_marked_over_time(page: Page, served: Ui, runs: Runs):
+    """Where the second session began, on the curves of the run's page by time; over steps there are no marks."""
+    script = runs.script("""
+        begin = int(os.environ.get("STEPS_BEFORE", 0))
+        for step in range(begin + 1, begin + 6):
+            print(json.dumps({"step": step, "loss": 1 / step}), flush=True)
+            time.sleep(0.05)
+    """)
+    assert runs.call("run", "-n", "twice", "--run-id", "r", script).returncode == 0
+    assert runs.call("resume", "r", "--again", STEPS_BEFORE="5").returncode == 0
+    page.open(f"{served.address}#/run/r?axis=step")
+    page.until(lambda: page.points() == 10)
+    marks = "document.querySelector('#run-view .plot').dataset.marks"
+    page.until(lambda: page.js(marks) == "")
+    page.press("t")
+    page.until(lambda: page.js(marks) == "session 2")

@@ -66,7 +66,7 @@ export class Chart {
 
   /**
    * curves: [{run, name, slot, x, y, missing}], bands: [{run, name, slot, xs, mean, low, high}],
-   * options: {axis, isLog, smooth, range, look}. `look` is anything that changes when colours do.
+   * options: {axis, isLog, smooth, range, look, marks: [{x, text}]}. `look` is anything that changes when colours do.
    */
   draw(curves, bands, options) {
     const means = bands.map(({ xs, mean, low, high, ...band }) => ({
@@ -225,7 +225,7 @@ export class Chart {
       hooks: {
         setSelect: [(u) => this.#selected(u)],
         setCursor: [(u) => this.#showAt(u)],
-        draw: [(u) => this.#markMissing(u), (u) => this.#markSpikes(u)],
+        draw: [(u) => this.#markMissing(u), (u) => this.#markSpikes(u), (u) => this.#drawMarks(u)],
       },
     };
   }
@@ -339,6 +339,30 @@ export class Chart {
         ctx.lineTo(x - size, y + size);
       }
       ctx.stroke();
+    }
+    ctx.restore();
+  }
+
+  /** A line for each mark, with its text at the top where there is room. */
+  #drawMarks(u) {
+    const { ctx, bbox } = u;
+    const style = getComputedStyle(this.root);
+    let free = -Infinity;
+    this.canvas.dataset.marks = this.#options.marks.map(({ text }) => text).join(", "); // for tests
+    ctx.save();
+    ctx.strokeStyle = ctx.fillStyle = style.getPropertyValue("--axis-text");
+    ctx.setLineDash([3 * devicePixelRatio, 3 * devicePixelRatio]);
+    ctx.font = `${10 * devicePixelRatio}px ${style.fontFamily}`;
+    for (const { x, text } of this.#options.marks) {
+      const place = Math.round(u.valToPos(x, "x", true));
+      if (place < bbox.left || place > bbox.left + bbox.width) continue;
+      ctx.beginPath();
+      ctx.moveTo(place, bbox.top);
+      ctx.lineTo(place, bbox.top + bbox.height);
+      ctx.stroke();
+      if (place < free) continue;
+      ctx.fillText(text, place + 3 * devicePixelRatio, bbox.top + 9 * devicePixelRatio);
+      free = place + ctx.measureText(text).width + 9 * devicePixelRatio;
     }
     ctx.restore();
   }

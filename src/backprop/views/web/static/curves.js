@@ -23,6 +23,7 @@ export class CurvesPanel {
   #bands = []; // [{filter, name}]
   #bandCurves = new Map(); // filter and metric -> {xs, mean, low, high}
   #bandController = null;
+  #marks = [];
   main = null; // the main metric of these runs; a name may be empty
   #metrics = []; // that these runs have
   #most = FIRST_CHARTS;
@@ -117,6 +118,12 @@ export class CurvesPanel {
     this.#bands = bands;
     this.#assignSlots();
     if (!isSame) this.#load();
+  }
+
+  /** Instants on the time axis that are marked: [{x, text}], x in seconds of training. */
+  setMarks(marks) {
+    this.#marks = marks;
+    this.redraw();
   }
 
   /** How many selected runs are not drawn. */
@@ -309,7 +316,8 @@ export class CurvesPanel {
         const band = this.#bandCurves.get(bandKey(filter, metric));
         return band?.xs.length ? [{ ...band, run: filter, name, slot: this.#slots.of(filter) }] : [];
       });
-      chart.draw(curves, bands, { ...options, axis: over, range: over === axis ? this.#range : null });
+      const marks = over === "time" ? this.#marks : [];
+      chart.draw(curves, bands, { ...options, axis: over, range: over === axis ? this.#range : null, marks });
     }
     // for tests: how many points all charts hold
     this.root.dataset.points = [...this.#charts.keys()].reduce(
