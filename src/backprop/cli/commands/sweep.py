@@ -129,7 +129,9 @@ _minutes = _Range(min=0, min_open=True, max=525_600)
 @click.option(
     "--max-rungs", metavar="N", type=click.IntRange(1, 20), default=4, help="Maximum number of rungs. [default: 4]"
 )
-@click.option("--from-scratch", is_flag=True, help="For scripts that cannot resume: each rung trains anew.")
+@click.option(
+    "--from-scratch", is_flag=True, help="For scripts that cannot resume: each rung trains from the beginning."
+)
 @trial_options()
 @click.option(
     "--config", "config_file", metavar="PATH", type=click.Path(path_type=Path), help="Read settings from this file."
@@ -360,7 +362,7 @@ def stop(*, name: str) -> None:
     else:
         with closing(Sweeper(home, spec, SweepDisplay())) as sweeper:
             sweeper.stop("backprop sweep stop")
-    say(f"sweep {spec.name} is stopped; go on with: backprop sweep resume {spec.name}")
+    say(f"sweep {spec.name} is stopped; continue with: backprop sweep resume {spec.name}")
 
 
 @sweep.command()
@@ -481,8 +483,8 @@ def add(*, name: str, values: tuple[str, ...], note: str | None) -> None:
         raise UsageError(f"the search of sweep {spec.name} is over: nothing is tried any more.")
     append(home, spec, Added(at=datetime.now(timezone.utc), params=given, by=host.user(), note=note))
     seen = _observe(home, spec)
-    goes_on = "" if seen.is_driven else f"; go on with: backprop sweep resume {spec.name}"
-    say(f"sweep {spec.name} tries {' '.join(values)} next{goes_on}")
+    continue_hint = "" if seen.is_driven else f"; continue with: backprop sweep resume {spec.name}"
+    say(f"sweep {spec.name} tries {' '.join(values)} next{continue_hint}")
 
 
 def _observe(home: Home, spec: SweepSpec) -> "Seen":
