@@ -73,8 +73,9 @@ def _text(text: str) -> str:
     """In one line, with what Markdown would take for its own written as code."""
     line = " ".join(text.split())
     line = re.sub(r"'(--|backprop [^']*|name~[^']*|status=[^']*)'", r"`\1`", line)
-    line = re.sub(r"(?<![`\w])(--?[a-zA-Z][\w-]*(?:=\S+\w\}?)?)(?![`\w])", r"`\1`", line)
-    return line.replace("|", r"\|")
+    parts = line.split("`")  # every second one is code already
+    parts[::2] = [re.sub(r"(?<!\w)(--?[a-zA-Z][\w-]*(?:=\S+\w\}?)?)(?!\w)", r"`\1`", part) for part in parts[::2]]
+    return "`".join(parts).replace("|", r"\|")
 
 
 def settings() -> str:

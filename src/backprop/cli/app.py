@@ -131,7 +131,7 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, message="%(prog)s %(version)s")
 @click.option("--verbose", is_flag=True, help="Show a traceback with errors.")
 def app(*, verbose: bool) -> None:
-    """Run training scripts in short, safe sessions that cannot lose work."""
+    """Run training scripts in short, safe sessions that stop gracefully and resume."""
     if verbose:
         os.environ["BACKPROP_VERBOSE"] = "1"
 

@@ -55,8 +55,8 @@ def json_option(function: Function) -> Function:
 
     declared: Any = call
     for option in (
-        click.option("--fields", metavar="NAMES", help="Only these fields of it: id,status,best.loss.value."),
-        click.option("--jsonl", "is_lines", is_flag=True, help="The same, a line for each document."),
+        click.option("--fields", metavar="NAMES", help="Print only these fields as JSON: id,status,best.loss.value."),
+        click.option("--jsonl", "is_lines", is_flag=True, help="Print JSON, one line for each document."),
         click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, to stdout."),
     ):
         declared = option(declared)
@@ -68,7 +68,7 @@ full_option = click.option(
     "--full",
     "is_full",
     is_flag=True,
-    help="With --json of several runs: all of each, not the most important fields.",
+    help="With --json of several runs: print all fields of each, not only the most important ones.",
 )
 
 

@@ -170,7 +170,7 @@ request_id_option = click.option(
     "--request-id",
     metavar="ID",
     callback=_checked_request_id,
-    help="Name this request: repeated with the same ID, it returns the same run and starts nothing.",
+    help="Name this request: a repeat with the same ID returns the same run and starts nothing.",
 )
 
 

@@ -91,7 +91,7 @@ def _next_step(link: SupervisorLink) -> int:
 
 
 def params(**values: Any) -> None:
-    """Report parameters of the run, such as hyperparameters. They override what its parser and its command line say."""
+    """Report parameters of the run, such as hyperparameters. They override those of its parser and command line."""
     link = current()
     if link is not None:
         link.send_event(event="params", params=values)

@@ -74,7 +74,7 @@ class Usage(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Run:
-    """One run as of when it was read. Points are read on demand, and are as of then."""
+    """A run as it was when you looked it up. Points are read when you ask for them."""
 
     id: str
     name: str | None
@@ -93,7 +93,7 @@ class Run:
     run_dir: Path
     group: str | None
     tags: tuple[str, ...]
-    parent: str | None  # id of the run whose idea it goes on from
+    parent: str | None  # id of the run whose idea it continues
     decision: str | None  # keep, discard or crash
     _view: RunView = field(compare=False)
     _home: Home = field(compare=False)
@@ -118,7 +118,7 @@ class Run:
 
         A metric that was not reported at a step is missing there (NaN in pandas, null in polars). Of steps that a
         resume trained again only the last session's are there, as in curves; `metrics()` has all of them. A metric that
-        is called like one of the three in front becomes `metric/NAME`.
+        has the name of one of these three becomes `metric/NAME`.
         library: "pandas" or "polars"; else whichever is installed, pandas first. Raises UsageError where it is not.
         """
         module = _frame_library(library)
@@ -179,11 +179,11 @@ def runs(
 ) -> list[Run]:
     """Runs, newest first. An empty list where there is no home folder yet.
 
-    status: only of this status, or one of these. filter: as `backprop list --filter` takes it:
+    status: only runs with this status, or with one of these. filter: as `backprop list --filter` takes it:
     "status=completed lr>1e-4". search: words that must all be in the id, the name or the command. sort: created, name,
     status, elapsed, step, or a metric (best first) or a parameter. limit: maximum number.
     home: the folder with the records; else $BACKPROP_HOME, else ~/.backprop.
-    Raises UsageError for a status, a filter or an order that makes no sense, ConfigError where the home cannot be used.
+    Raises UsageError for an invalid status, filter or order, ConfigError for a home folder that cannot be used.
     """
     statuses = (status,) if isinstance(status, str) else tuple(status)
     for wanted in statuses:

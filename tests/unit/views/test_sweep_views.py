@@ -64,7 +64,7 @@ def test_before_the_first_trial_there_is_something_to_show():
     """No table, and no error."""
     found = seen()
     assert "no trial has begun" in summary(found.standing, found.budget, found.state, Screen())
-    assert list(conclusion(found)) == ["sweep digits is interrupted; go on with: backprop sweep resume digits"]
+    assert list(conclusion(found)) == ["sweep digits is interrupted; continue with: backprop sweep resume digits"]
 
 
 def test_the_end_names_the_best_its_spread_and_ties():

@@ -25,9 +25,9 @@ from backprop.views import replicates
 @goal_option
 @json_option
 def best(*, metric: str | None, conditions: tuple[str, ...], limit: int, goals: dict[str, Goal], as_json: bool) -> None:
-    """Rank what was tried by METRIC: mean ± sd over runs that differ only in their seed.
+    """Rank parameters by METRIC: mean ± sd over runs that differ only in their seed.
 
-    Without METRIC, by the loss. A run counts with its best value, once it has completed or was timeboxed.
+    Without METRIC, rank by the loss. A run counts with its best value, once it has completed or was timeboxed.
     """
     asked = filters.Wanted(
         statuses=tuple(status.value for status in replicates.COUNTED),

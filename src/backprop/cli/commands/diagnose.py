@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, shell_complete=completion.runs)
 @json_option
 def diagnose(*, runs: tuple[str, ...], as_json: bool) -> None:
-    """Tell what held runs back, by what was measured, and what to try."""
+    """Show what held runs back, as far as it was measured, and what to try."""
     from backprop.lifecycle.diagnosis import evidence, rules
 
     home = Home.from_environment()

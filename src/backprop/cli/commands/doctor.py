@@ -12,7 +12,7 @@ from backprop.text import printable
 
 
 @click.command()
-@click.option("--python", metavar="PATH", help="Check this Python. [default: the one that scripts here run on]")
+@click.option("--python", metavar="PATH", help="Check this Python. [default: the one that would run scripts here]")
 @json_option
 def doctor(*, python: str | None, as_json: bool) -> None:
     """Check this machine: what will not work, what to know, and what to do. Exits with 1 if there is a problem."""

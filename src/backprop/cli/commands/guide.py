@@ -21,7 +21,7 @@ GUIDE = Path(__file__).with_name("guide.md")
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
     shell_complete=completion.files,
-    help="Write it into this file, such as AGENTS.md: what else is in it stays as it is.",
+    help="Write it into this file, such as AGENTS.md; the rest of the file stays as it is.",
 )
 def guide(*, path: Path | None) -> None:
     """Print how to do experiments with Backprop, in a page for a coding agent."""

@@ -21,7 +21,7 @@ _SHOWN = 8  # metrics in the message; --json has all
 @click.option("-n", "--name", help="The run's name.")
 @json_option
 def import_log(*, log: Path, name: str | None, as_json: bool) -> None:
-    """Make a run of LOG, the output of a training that Backprop did not run.
+    """Make a run from LOG, the output of a training that Backprop did not run.
 
     Its metrics are those that 'backprop parse' shows. LOG is copied into the record.
     """

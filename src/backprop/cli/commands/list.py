@@ -51,7 +51,7 @@ from backprop.views import run_tree
     "--sort",
     default="created",
     shell_complete=completion.sort_keys,
-    help=f"{', '.join(SORT_KEYS)}, a metric (best first), a parameter, or what runs used (sys.peak_vram); "
+    help=f"{', '.join(SORT_KEYS)}, a metric (best first), a parameter, or resource use (sys.peak_vram); "
     "-KEY reverses it.",
 )
 @click.option("--reverse", is_flag=True, help="Reverse the order.")

@@ -52,9 +52,9 @@ def logs(
     grep: str | None,
     raw: bool,
 ) -> None:
-    """Print a trainer's output: stdout and stderr, in their order as far as it is known.
+    """Print the output of runs: stdout and stderr, in their order as far as it is known.
 
-    Without RUN, of the last run. In a terminal, control characters are shown as text.
+    Without RUN, print the output of the last run. In a terminal, control characters are shown as text.
     """
     pattern = _pattern(grep)
     home = Home.from_environment()

@@ -16,7 +16,7 @@ from backprop.store.home import Home
     type=click.Choice(["read", "run"]),
     default="read",
     show_default=True,
-    help="What agents may do: only look, or also start, resume, stop and annotate runs.",
+    help="What agents may do: only read, or also start, resume, stop and annotate runs.",
 )
 @click.option(
     "--root",
@@ -30,7 +30,7 @@ from backprop.store.home import Home
 def mcp(*, allow: str, roots: tuple[Path, ...]) -> None:
     """Serve the Model Context Protocol on stdin and stdout, for a coding agent.
 
-    Its tools are the other commands. The server keeps nothing, and may be killed at any time.
+    Its tools are the other commands. The server stores nothing, and may be killed at any time.
     """
     try:
         from backprop.cli.mcp.server import Policy, serve

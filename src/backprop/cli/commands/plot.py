@@ -33,13 +33,13 @@ _FORMATS = ("png", "svg", "html")
     multiple=True,
     metavar="NAME,...",
     shell_complete=completion.metrics,
-    help="Metrics to plot, or what the run used: sys/gpu_util. [default: the loss and the validation loss]",
+    help="Metrics to plot, or resource use: sys/gpu_util. [default: the loss and the validation loss]",
 )
 @click.option(
     "-x",
     "axis",
     type=click.Choice([axis.value for axis in Axis]),
-    help="Plot over steps, or over training time. [default: step; time with what the run used, which has no steps]",
+    help="Plot over steps, or over training time. [default: step; time for resource use, which has no steps]",
 )
 @click.option("--log", "is_log", is_flag=True, help="Use a logarithmic scale.")
 @click.option(
@@ -62,7 +62,7 @@ _FORMATS = ("png", "svg", "html")
     "--points",
     type=click.IntRange(min=2, max=1_000_000),
     metavar="N",
-    help="Number of points of all curves together, about. [default: what can be seen]",
+    help="Approximate number of points of all curves together. [default: as many as can be seen]",
 )
 @json_option
 def plot(
@@ -78,9 +78,9 @@ def plot(
     points: int | None,
     as_json: bool,
 ) -> None:
-    """Plot the metrics of runs, over one another.
+    """Plot the metrics of runs, all runs in one plot.
 
-    Without RUN, those of the last run.
+    Without RUN, plot the last run.
     """
     kind = None if output is None else _kind(output)
     if as_json and output is not None:

@@ -15,11 +15,11 @@ from backprop.store.home import Home
 @click.command()
 @click.argument("action", type=click.Choice(["move"]), metavar="move")
 @several_runs("All queued runs.", of_all={Status.QUEUED}, complete=completion.active_runs)
-@click.option("--first", is_flag=True, help="Before all others, in this order.")
+@click.option("--first", is_flag=True, help="Move them before all others, in this order.")
 def queue(*, action: str, choice: Choice, first: bool) -> None:  # noqa: ARG001  there is one action
     """Move queued runs to the front of the queue.
 
-    A run is overtaken by fewer than 100 that came after it, whatever they ask for, so that nobody starves.
+    At most 99 later runs can overtake a run, whatever their priority, so that no run starves.
     """
     from backprop.lifecycle import requests, run_state
 

@@ -83,9 +83,7 @@ if TYPE_CHECKING:
 )
 @full_option
 @click.option("--note", metavar="TEXT", help="Write down what this run is about.")
-@click.option(
-    "--parent", metavar="RUN", shell_complete=completion.runs, help="The run whose idea this one goes on from."
-)
+@click.option("--parent", metavar="RUN", shell_complete=completion.runs, help="The run whose idea this run continues.")
 @click.pass_context
 def run(
     ctx: click.Context,

@@ -60,9 +60,9 @@ class SweepGroup(click.Group):
 
 @click.group(cls=SweepGroup)
 def sweep() -> None:
-    """Search parameters within a budget of training time.
+    """Search for good parameters within a budget of training time.
 
-    With a script it starts a sweep, whose options 'backprop sweep start --help' lists. NAME is the name of a sweep, its
+    With a script it starts a sweep; 'backprop sweep start --help' lists the options. NAME is the name of a sweep, its
     id, or 'last'.
     """
 
@@ -87,7 +87,7 @@ _minutes = _Range(min=0, min_open=True, max=525_600)
 @click.argument("script", shell_complete=completion.files)
 @click.option("-n", "--name", metavar="NAME", help="The sweep's name, and its runs' group. [default: after the script]")
 @click.option(
-    "--goal", metavar="max:METRIC", required=True, help="What to search: max:val_accuracy, or min:loss. Required."
+    "--goal", metavar="max:METRIC", required=True, help="What to search for: max:val_accuracy, or min:loss. Required."
 )
 @click.option(
     "--param",
@@ -107,7 +107,7 @@ _minutes = _Range(min=0, min_open=True, max=525_600)
     default=None,
     help="How parameters are proposed. [default: tpe, or random without Optuna]",
 )
-@click.option("--seed", metavar="N", type=int, default=0, help="Of the sampler. [default: 0]")
+@click.option("--seed", metavar="N", type=int, default=0, help="Seed of the sampler. [default: 0]")
 @click.option("--seed-param", metavar="NAME", help="The script's option for its own seed.")
 @click.option("--confirm", metavar="TOPxSEEDS", help="Repeat the best trials at the end: 3x5. Needs --seed-param.")
 @click.option(
@@ -129,7 +129,9 @@ _minutes = _Range(min=0, min_open=True, max=525_600)
 @click.option(
     "--max-rungs", metavar="N", type=click.IntRange(1, 20), default=4, help="Maximum number of rungs. [default: 4]"
 )
-@click.option("--from-scratch", is_flag=True, help="For scripts that cannot resume: each rung trains anew.")
+@click.option(
+    "--from-scratch", is_flag=True, help="For scripts that cannot resume: each rung trains from the beginning."
+)
 @trial_options()
 @click.option(
     "--config", "config_file", metavar="PATH", type=click.Path(path_type=Path), help="Read settings from this file."
@@ -252,7 +254,7 @@ def _until(text: str | None) -> datetime | None:
 @click.option("-d", "--detach", is_flag=True, help="Run it in the background.")
 @json_option
 def resume(*, name: str, detach: bool, as_json: bool) -> None:
-    """Go on with a sweep that was stopped or interrupted."""
+    """Continue a sweep that was stopped or interrupted."""
     home = Home.from_environment()
     _go_on(home, specs.find(home, name), detach=detach, as_json=as_json)
 
@@ -261,7 +263,7 @@ def resume(*, name: str, detach: bool, as_json: bool) -> None:
 @_name
 @json_option
 def tick(*, name: str, as_json: bool) -> None:
-    """Do what is due now, and return: for cron, and for programs."""
+    """Do what is due now in a sweep, and return: for cron and for programs."""
     from backprop.cli.sweep_display import SweepDisplay
     from backprop.lifecycle.sweep.sweeper import Sweeper
 
@@ -340,7 +342,7 @@ def _start_in_background(home: Home, spec: SweepSpec) -> None:
 @sweep.command()
 @_name
 def stop(*, name: str) -> None:
-    """Stop a sweep and its trials gracefully; 'backprop sweep resume NAME' goes on."""
+    """Stop a sweep and its trials gracefully; 'backprop sweep resume NAME' continues it."""
     from backprop.cli.sweep_display import SweepDisplay
     from backprop.lifecycle.sweep.observation import ask_to_stop, is_driven
     from backprop.lifecycle.sweep.sweeper import Sweeper
@@ -360,7 +362,7 @@ def stop(*, name: str) -> None:
     else:
         with closing(Sweeper(home, spec, SweepDisplay())) as sweeper:
             sweeper.stop("backprop sweep stop")
-    say(f"sweep {spec.name} is stopped; go on with: backprop sweep resume {spec.name}")
+    say(f"sweep {spec.name} is stopped; continue with: backprop sweep resume {spec.name}")
 
 
 @sweep.command()
@@ -392,7 +394,7 @@ def rm(*, name: str, yes: bool) -> None:
 @_name
 @json_option
 def status(*, name: str, as_json: bool) -> None:
-    """Show what a sweep stands at."""
+    """Show the state of a sweep."""
     home = Home.from_environment()
     _show(home, specs.find(home, name), as_json=as_json)
 
@@ -459,7 +461,7 @@ def ask(*, name: str, as_json: bool) -> None:
 @sweep.command()
 @click.argument("name", shell_complete=completion.sweeps)
 @click.argument("values", nargs=-1, required=True, metavar="NAME=VALUE...")
-@click.option("--note", metavar="TEXT", help="Why; its run gets this note.")
+@click.option("--note", metavar="TEXT", help="Add this note to its run.")
 def add(*, name: str, values: tuple[str, ...], note: str | None) -> None:
     """Let a sweep try these parameters next: 'backprop sweep add digits lr=0.03 hidden=64'."""
     from backprop.lifecycle.sweep.journal import Added
@@ -481,8 +483,8 @@ def add(*, name: str, values: tuple[str, ...], note: str | None) -> None:
         raise UsageError(f"the search of sweep {spec.name} is over: nothing is tried any more.")
     append(home, spec, Added(at=datetime.now(timezone.utc), params=given, by=host.user(), note=note))
     seen = _observe(home, spec)
-    goes_on = "" if seen.is_driven else f"; go on with: backprop sweep resume {spec.name}"
-    say(f"sweep {spec.name} tries {' '.join(values)} next{goes_on}")
+    continue_hint = "" if seen.is_driven else f"; continue with: backprop sweep resume {spec.name}"
+    say(f"sweep {spec.name} tries {' '.join(values)} next{continue_hint}")
 
 
 def _observe(home: Home, spec: SweepSpec) -> "Seen":

@@ -31,7 +31,7 @@ class _TagCommand(click.Command):
 @several_runs("All runs.", of_all=EVERY, asks=True)
 @click.pass_context
 def tag(ctx: click.Context, /, *, choice: Choice, **_: Any) -> None:
-    """Give runs tags (+TAG), and take them away (-TAG)."""
+    """Add tags to runs (+TAG), or remove them (-TAG)."""
     from backprop.lifecycle import annotating
     from backprop.store.annotations import Kind
 

@@ -43,7 +43,7 @@ _CODES = {
     "--metric",
     metavar="NAME",
     shell_complete=completion.metrics,
-    help="Compare this. [default: that of --goal, else the loss]",
+    help="Compare by this metric. [default: that of --goal, else the loss]",
 )
 @goal_option
 @click.option(
@@ -51,7 +51,7 @@ _CODES = {
     type=click.Choice([at.value for at in At]),
     default=At.STEP.value,
     show_default=True,
-    help="Compare at the last step, or GPU-seconds of training, that all have reached; at the end; each at its best.",
+    help="Compare at the last step, or GPU-seconds of training, that all have reached; at each run's end; or its best.",
 )
 @click.option(
     "--margin",
@@ -71,7 +71,7 @@ def verdict(
     margin: str,
     as_json: bool,
 ) -> None:
-    """Is a candidate better than a baseline? Each is a run, a group, or a filter such as 'group=lr lr=0.1'.
+    """Test whether a candidate beats a baseline. Each is a run, a group, or a filter such as 'group=lr lr=0.1'.
 
     Runs that differ in their seeds only are replicates, paired by seed. Exits with 0 for better, 20 for worse, 21 for a
     tie, 22 for undecided; of several candidates the best counts.

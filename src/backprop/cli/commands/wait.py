@@ -56,8 +56,13 @@ _minutes = _Minutes(min=0, min_open=True)
     help="Exit with 69 if a run makes no step and prints nothing for this long, even if it uses CPU or GPU.",
 )
 @click.option("--timeout", "timeout_minutes", metavar="MINUTES", type=_minutes, help="Exit with 124 after this long.")
-@click.option("--any", "is_any", is_flag=True, help="Return as soon as one has ended: those that have, and a cursor.")
-@click.option("--since", metavar="CURSOR", help="With --any: only what has ended since it printed this cursor.")
+@click.option(
+    "--any",
+    "is_any",
+    is_flag=True,
+    help="Return as soon as one run has ended; print those that have ended, and a cursor.",
+)
+@click.option("--since", metavar="CURSOR", help="With --any: only runs that have ended since it printed this cursor.")
 @json_option
 @full_option
 def wait(

@@ -247,7 +247,7 @@ class Wait(Tool, frozen=True, kw_only=True):
 
 
 class SweepStatus(Tool, frozen=True, kw_only=True):
-    """What a sweep stands at: trials, the best of them, budget spent."""
+    """The state of a sweep: trials, the best of them, budget spent."""
 
     name: Annotated[Text, Meta(description="name, id or last")] = "last"
 
@@ -283,7 +283,7 @@ class Preview(Tool, frozen=True, kw_only=True):
     name: Text | None = None
     group: Annotated[Text, Meta(description="runs that belong together")] | None = None
     note: Annotated[Text, Meta(description="what it is about")] | None = None
-    parent: Annotated[Text, Meta(description="the run whose idea it goes on from")] | None = None
+    parent: Annotated[Text, Meta(description="the run whose idea this run continues")] | None = None
 
     def words(self) -> list[str]:
         """For a `cwd` that is absolute."""
@@ -367,7 +367,7 @@ class SweepStop(OnSweep, frozen=True, kw_only=True):
 
 
 class SweepResume(OnSweep, frozen=True, kw_only=True):
-    """Go on with a sweep that was stopped or interrupted, in the background."""
+    """Continue a sweep that was stopped or interrupted, in the background."""
 
     def words(self) -> list[str]:
         return ["sweep", "resume", "--detach", "--", self.name]

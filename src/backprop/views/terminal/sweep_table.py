@@ -69,7 +69,7 @@ def conclusion(seen: Seen) -> Iterator[str]:
     if finished is not None:
         yield f"sweep {standing.spec.name} {seen.state}: {finished.reason}"
     elif not seen.is_driven:
-        yield f"sweep {standing.spec.name} is {seen.state}; go on with: backprop sweep resume {standing.spec.name}"
+        yield f"sweep {standing.spec.name} is {seen.state}; continue with: backprop sweep resume {standing.spec.name}"
     if len(standing.scripts) > 1:
         yield "the script was changed meanwhile: values from before and after may not compare"
     best = standing.best
