@@ -265,6 +265,7 @@ function* tables(run) {
     if (!parameters.length) continue;
     yield el("h2", { text: title });
     yield table(
+      title,
       ["name", "value"],
       parameters.map(([name, value]) => [text(format.name(name), name), text(format.value(value))]),
       [false, false],
@@ -275,6 +276,7 @@ function* tables(run) {
   if (metrics.length) {
     yield el("h2", { text: "Metrics" });
     yield table(
+      "Metrics",
       ["name", "last", "best", "at step", "points"],
       metrics.map(([name, summary]) => [
         text(format.name(name), name),
@@ -289,7 +291,8 @@ function* tables(run) {
   if (run.sessions.length) {
     yield el("h2", { text: "Sessions" });
     yield table(
-      ["", "status", "time", "details"],
+      "Sessions",
+      ["#", "status", "time", "details"],
       [...run.sessions]
         .reverse()
         .map((session) => [
@@ -314,6 +317,7 @@ function* tables(run) {
           : "Checkpoints",
     });
     yield table(
+      "Checkpoints",
       ["step", "file", "size", "state"],
       [...run.checkpoints]
         .reverse()
@@ -355,12 +359,12 @@ function checkpointState({ valid, emergency }) {
     : el("span", { class: "state good", text: "valid" });
 }
 
-function table(heads, rows, isNumber, kind = null) {
+function table(label, heads, rows, isNumber, kind = null) {
   const cell = (tag, content, position) =>
     el(tag, { class: isNumber[position] ? "number" : null, scope: tag === "th" ? "col" : null }, content);
   return el(
     "div",
-    { class: "scroll" },
+    { class: "scroll", tabindex: 0, role: "region", "aria-label": label },
     el(
       "table",
       { class: kind },
