@@ -12,7 +12,7 @@ import pytest
 
 from backprop.trainer.hooks.lightning.hook import _stored, _unfit
 from backprop.trainer.hooks.lightning.identity import mark
-from tests.conftest import HANG_S, IS_NIGHTLY
+from tests.conftest import HANG_S, IS_NIGHTLY, wait_for
 from tests.frameworks.conftest import EXAMPLES, FrameworkRuns
 
 EXAMPLE = EXAMPLES / "digits_lightning.py"
@@ -53,7 +53,9 @@ SCRIPT = """
             self.log("accuracy", self.accuracy, on_step=False, on_epoch=True)
             loss = functional.cross_entropy(scores, batch[1])
             self.log("loss", loss, on_step=True, on_epoch=True)
-            time.sleep(1 if slow_training.exists() else 0)
+            if slow_training.exists():
+                Path("in-batch").write_text(f"after step {self.global_step}")
+                time.sleep(1)
             return loss
         def validation_step(self, batch, _):
             self.log("val_loss", functional.cross_entropy(self.network(batch[0]), batch[1]))
@@ -69,7 +71,8 @@ SCRIPT = """
         train = DataLoader(Digits(), 16, shuffle=True, num_workers=1, generator=generator)
         trainer = lightning.Trainer(max_steps=70, accumulate_grad_batches=2, val_check_interval=0.5, accelerator="cpu",
                                     log_every_n_steps=1, enable_progress_bar=False, default_root_dir=out,
-                                    enable_model_summary=False)
+                                    enable_model_summary=False, logger=lightning.pytorch.loggers.CSVLogger(out)
+                                    if hasattr(lightning, "pytorch") else lightning.loggers.CSVLogger(out))
         model = Classifier()
         trainer.fit(model, train, DataLoader(Digits(), 16))
         torch.save(model.state_dict(), out / "weights.pt")
@@ -197,7 +200,8 @@ def test_a_sigterm_from_elsewhere_loses_nothing(framework_runs):
     slow = framework_runs.work / "slow-training"
     slow.touch()
     running = framework_runs.start("run", "--run-id", "it", *script)
-    framework_runs.wait_for_step("it", 1)
+    in_batch = framework_runs.work / "in-batch"
+    wait_for(lambda: in_batch.exists() and in_batch.read_text() == "after step 1")
     trainer = next(process for process in framework_runs.tree() if "train.py" in " ".join(process.cmdline()))
     os.kill(trainer.pid, signal.SIGTERM)
     assert running.wait(HANG_S) == 143
