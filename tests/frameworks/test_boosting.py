@@ -180,7 +180,7 @@ print(json.dumps([hashlib.sha256(said.encode()).hexdigest() for said in (text, h
     assert cut == whole
 
 
-@pytest.mark.parametrize(
+with_each_library = pytest.mark.parametrize(
     ("script", "data", "train", "text"),
     [
         (XGBOOST_SCRIPT, "xgb.DMatrix", "xgb.train", "save_raw('json').decode()"),
@@ -188,6 +188,9 @@ print(json.dumps([hashlib.sha256(said.encode()).hexdigest() for said in (text, h
     ],
     ids=LIBRARIES,
 )
+
+
+@with_each_library
 def test_folds_that_are_skipped_or_come_in_another_order_get_their_own_models(
     script: str, data: str, train: str, text: str, framework_runs: FrameworkRuns
 ):
@@ -229,14 +232,7 @@ for fold in (0, 1, 2) if is_first else (3, 2, 0):
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize(
-    ("script", "data", "train", "text"),
-    [
-        (XGBOOST_SCRIPT, "xgb.DMatrix", "xgb.train", "save_raw('json').decode()"),
-        (LIGHTGBM_SCRIPT, "lgb.Dataset", "lgb.train", "model_to_string()"),
-    ],
-    ids=LIBRARIES,
-)
+@with_each_library
 def test_a_trial_of_a_study_continues_only_the_trial_with_its_parameters(
     script: str, data: str, train: str, text: str, framework_runs: FrameworkRuns
 ):

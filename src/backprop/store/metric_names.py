@@ -190,6 +190,12 @@ def leading_metrics(views: Sequence[RunView]) -> list[str]:
     return list(dict.fromkeys([*mains, *twins]))
 
 
+def in_order(views: Sequence[RunView]) -> list[str]:
+    """All metrics of these runs: the main one, its twin on held-out data, other measures of quality, then the rest."""
+    names = all_names(views)
+    return list(dict.fromkeys([*leading_metrics(views), *filter(is_quality, names), *names]))
+
+
 def all_names(views: Sequence[RunView]) -> list[str]:
     """The metrics that these runs have, most common first, then by name."""
     counts: dict[str, int] = {}

@@ -92,11 +92,6 @@ def values(index: Index, wanted: Wanted, keys: Sequence[str]) -> list[tuple[Any,
     return list(index.rows(*filters.values_statement(wanted, keys, _is_greater_better(index, wanted.goals))))
 
 
-def is_greater_better(index: Index, metric: str) -> bool:
-    """Whether greater values of a metric are better, by what the newest run was given, else by its name."""
-    return _is_greater_better(index, {})(metric)
-
-
 def with_goals(views: Iterable[RunView], goals: Mapping[str, Goal]) -> list[RunView]:
     """The runs with these goals of metrics in the place of their own."""
     return [msgspec.structs.replace(view, goals={**view.goals, **goals}) if goals else view for view in views]

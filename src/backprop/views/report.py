@@ -25,12 +25,10 @@ _WIDTH = 110  # characters
 
 def report(index: Index, views: Sequence[RunView], now: datetime) -> str:
     """The content of the file. The first metrics are drawn, the main one first; the table has all."""
-    names = metric_names.all_names(views)
-    shown = dict.fromkeys([*metric_names.leading_metrics(views), *filter(metric_names.is_quality, names), *names])
+    names = metric_names.in_order(views)
     curve = partial(query.curve, index, axis=Axis.STEP)
-    drawn = list(shown)[:_MAX_PANELS]
-    plot = plot_of(views, drawn, curve, _MAX_POINTS, axis=Axis.STEP, is_log=False, smooth=None)
-    return page(plot, below="\n".join(_sections(views, list(shown), now)))
+    plot = plot_of(views, names[:_MAX_PANELS], curve, _MAX_POINTS, axis=Axis.STEP, is_log=False, smooth=None)
+    return page(plot, below="\n".join(_sections(views, names, now)))
 
 
 def _sections(views: Sequence[RunView], names: Sequence[str], now: datetime) -> Iterator[str]:

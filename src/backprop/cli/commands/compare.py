@@ -118,7 +118,7 @@ def _chosen_metrics(views: list[RunView], asked: tuple[str, ...]) -> list[str]:
         raise UsageError(f"none of these runs has a metric {unknown[0]!r}. {metrics_message(views)}")
     if asked:
         return list(dict.fromkeys(asked))
-    return list(dict.fromkeys([*metric_names.leading_metrics(views), *filter(metric_names.is_quality, names), *names]))
+    return metric_names.in_order(views)
 
 
 def _values_at(index: Index, view: RunView, names: list[str], step: int | None) -> dict[str, tuple[int, float] | None]:

@@ -236,14 +236,14 @@ class Pages:
         return Response(text.encode(errors="backslashreplace"), media_type="application/octet-stream")
 
     def csv(self, request: Request) -> Response:
-        """A row for each run, as `backprop compare --csv` prints them."""
+        """A row for each run, as `backprop compare --all --csv` prints them."""
         run_ids = params.run_ids(request)
         with self._pool.connection() as index:
             views = [self._pool.run(index, run_id) for run_id in run_ids]
         now = datetime.now(timezone.utc)
         comparison = Comparison(
             sides=tuple(side(view, now, {}) for view in views),
-            metrics=tuple(metric_names.all_names(views)),
+            metrics=tuple(metric_names.in_order(views)),
             params=tuple(names(views)),
             at_step=None,
             with_all=True,

@@ -8,7 +8,7 @@ import * as format from "./format.js";
 const NAMED = 5; // runs in a question
 
 export class Selection {
-  #runs = []; // [{id, name, status}]
+  #runs = []; // [{id, name}]
 
   /** on: all(), best(count), none(), png(). */
   constructor(root, on) {
