@@ -81,8 +81,16 @@ class OutputIngest:
         """
         self._reported.trainer_folders = folders
 
-    def ingest(self, session: int, at_s: float, *, is_over: bool = False, is_supervisor: bool = False) -> IngestResult:
-        """Read and store the next block of lines of each of a session's sources.
+    def ingest(
+        self,
+        session: int,
+        at_s: float,
+        sources: Iterable[Source] = tuple(Source),
+        *,
+        is_over: bool = False,
+        is_supervisor: bool = False,
+    ) -> IngestResult:
+        """Read and store the next block of lines of each of these sources of a session.
 
         at_s: seconds that the session has been training so far, or trained in all.
         is_over: the trainer is gone, so that what follows the last newline is a line too.
@@ -92,7 +100,7 @@ class OutputIngest:
             with suppress(OSError):  # of a disk that fails for a moment
                 self._clocks.observe(session, at_s)
         return self._ingest_before(session) or self._ingest_sources(
-            session, at_s, is_over=is_over, is_supervisor=is_supervisor
+            session, at_s, sources, is_over=is_over, is_supervisor=is_supervisor
         )
 
     def _ingest_before(self, session: int) -> IngestResult | None:
@@ -103,8 +111,10 @@ class OutputIngest:
         unread = self._connection.attempt(lambda: self._unread_before(session), otherwise=None)
         if unread is None:
             return _NOT_STORED
-        for earlier in unread:
-            result = self._ingest_sources(earlier.number, earlier.elapsed_s or 0.0, is_over=True, is_supervisor=False)
+        for earlier, sources in unread:
+            result = self._ingest_sources(
+                earlier.number, earlier.elapsed_s or 0.0, sources, is_over=True, is_supervisor=False
+            )
             if result.batches or not result.is_stored:
                 return IngestResult(is_stored=False, is_behind=result.is_stored)
         self._complete_before = max(session, self._complete_before)
@@ -115,16 +125,18 @@ class OutputIngest:
         since = self._connection.attempt(lambda: self._index().whole_before(self._spec.id), otherwise=1)
         return list(self._read_run().sessions_since(since))
 
-    def _unread_before(self, session: int) -> list[Session]:
+    def _unread_before(self, session: int) -> list[tuple[Session, list[Source]]]:
         self._index()
         if session <= self._complete_before:
             return []
         unread = self._unread(self.source_sizes())
-        return [one for one in unread if self._complete_before <= one.number < session]
+        return [one for one in unread if self._complete_before <= one[0].number < session]
 
-    def _ingest_sources(self, session: int, at_s: float, *, is_over: bool, is_supervisor: bool) -> IngestResult:
+    def _ingest_sources(
+        self, session: int, at_s: float, sources: Iterable[Source], *, is_over: bool, is_supervisor: bool
+    ) -> IngestResult:
         read = partial(self._ingest_source, session, at_s, self._opening, is_over=is_over, is_supervisor=is_supervisor)
-        results = [self._connection.attempt(partial(read, source), _NOT_STORED) for source in Source]
+        results = [self._connection.attempt(partial(read, source), _NOT_STORED) for source in sources]
         result = IngestResult(
             batches=tuple(batch for one in results for batch in one.batches),
             is_stored=all(one.is_stored for one in results),
@@ -226,9 +238,9 @@ class OutputIngest:
         unread = self._connection.attempt(lambda: self._unread(sizes or self.source_sizes()), otherwise=None)
         if unread is None:
             return False
-        for session in unread:
+        for session, sources in unread:
             while True:
-                result = self.ingest(session.number, session.elapsed_s or 0.0, is_over=True)
+                result = self.ingest(session.number, session.elapsed_s or 0.0, sources, is_over=True)
                 if not result.is_stored:
                     return False
                 if not result.batches:
@@ -256,13 +268,17 @@ class OutputIngest:
             )
         return SourceSizes(since, sizes)
 
-    def _unread(self, sizes: SourceSizes) -> list[Session]:
-        """The sessions with output that the index does not have yet. Raises as `IndexConnection.open`."""
+    def _unread(self, sizes: SourceSizes) -> list[tuple[Session, list[Source]]]:
+        """The sessions and their sources that the index lacks output of. Raises as `IndexConnection.open`."""
         index, since = self._index(), sizes.since
         self._stored = stored = SourceSizes(since, index.offsets(self._spec.id, since))
         self._stored_before = index.stored_bytes(self._spec.id, before_session=since)
-        behind = {key[0] for key, size in sizes.bytes.items() if size > stored.bytes.get(key, 0)}
-        return [session for session in self._read_run().sessions_since(since) if session.number in behind]
+        behind: dict[int, list[Source]] = {}
+        for (number, source), size in sizes.bytes.items():
+            if size > stored.bytes.get((number, source), 0):
+                behind.setdefault(number, []).append(source)
+        sessions = self._read_run().sessions_since(since) if behind else ()
+        return [(session, behind[session.number]) for session in sessions if session.number in behind]
 
     def _index(self) -> Index:
         """The index. Raises as `IndexConnection.open`."""
