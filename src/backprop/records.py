@@ -549,12 +549,14 @@ class Run(Record, frozen=True):
 
     @property
     def first_session(self) -> Session | None:
+        """The session that began first; None before it."""
         if self.earlier:
             return self.earlier[0].unpacked()[0]
         return self.latest[0] if self.latest else None
 
     @property
     def session_count(self) -> int:
+        """How many sessions were begun, without decoding those that are packed."""
         return sum(pack.count for pack in self.earlier) + len(self.latest)
 
     @property
@@ -612,6 +614,7 @@ class Run(Record, frozen=True):
 
     @property
     def last_session(self) -> Session | None:
+        """The session that began last; None before the first. It is never packed."""
         return self.latest[-1] if self.latest else None
 
     @property

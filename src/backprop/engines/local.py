@@ -51,6 +51,7 @@ class LocalEngine:
             signal_holder(self._home.rundir(run.spec.id).journal_path, who.supervisor_pid, signal.SIGKILL)
 
     def observe(self, run: Run) -> Observation:
+        """ENDED if no process holds the lock on the journal, else RUNNING. Never blocks."""
         journal = Journal(self._home.rundir(run.spec.id).journal_path)
         try:
             is_free = journal.try_lock()

@@ -217,6 +217,7 @@ class RunQueue:
         return QueueSlot(self, last + 1, ticket)
 
     def path(self, number: int, run_id: str) -> Path:
+        """The file of a ticket. Its name sorts by number, because that is the order of the queue."""
         return self._folder / f"{number:010}-{run_id}"
 
     def read(self, own: QueueSlot | None = None, *, tidy: bool = False) -> list[QueueEntry]:

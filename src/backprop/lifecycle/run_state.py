@@ -50,6 +50,7 @@ class RunState(NamedTuple):
 
     @property
     def has_ended(self) -> bool:
+        """Whether it is in a final state. `resume` can start another session even then."""
         return self.run.status.is_final
 
     @property
@@ -59,6 +60,7 @@ class RunState(NamedTuple):
 
     @property
     def is_being_stopped(self) -> bool:
+        """Whether its last session was asked to stop, and has not ended yet."""
         return self._session is not None and self._session.stopped_by is not None
 
     @property
@@ -73,6 +75,7 @@ class RunState(NamedTuple):
 
     @property
     def is_paused_by_user(self) -> bool:
+        """Whether a user has paused it, the governor aside."""
         return Pauser.USER in self.pausers
 
     @property

@@ -126,6 +126,7 @@ class Index(IndexReader):
                     self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def close(self) -> None:
+        """Close the file. Other methods raise sqlite3.ProgrammingError from then on."""
         self._db.close()
 
     def is_replaced(self) -> bool:
@@ -346,6 +347,7 @@ class Index(IndexReader):
         return row[0] if row else None
 
     def set_seen_folder_ns(self, modified_ns: int) -> None:
+        """Record the modification time that `seen_folder_ns` returns: take it before the folder is read."""
         self._db.execute("INSERT OR REPLACE INTO facts VALUES ('seen_folder_ns', ?)", (modified_ns,))
 
     def is_snapshot_due(self) -> bool:

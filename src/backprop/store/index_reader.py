@@ -62,6 +62,7 @@ class IndexReader:
         return int(self._db.execute("SELECT count(*) FROM runs").fetchone()[0])
 
     def run_ids(self) -> set[str]:
+        """The ids of all runs in the index."""
         return {row[0] for row in self._db.execute("SELECT id FROM runs")}
 
     def newest(self, limit: int) -> Iterator[RunView]:
@@ -78,6 +79,7 @@ class IndexReader:
         return (_run(*row) for row in rows.fetchall())
 
     def newest_id(self) -> str | None:
+        """The id of the run that was created last; None for an empty index."""
         row = self._db.execute("SELECT id FROM runs ORDER BY created_at DESC, id LIMIT 1").fetchone()
         return row[0] if row else None
 

@@ -24,6 +24,7 @@ class Part(NamedTuple):
 
     @property
     def end(self) -> int:
+        """Characters of the whole text up to the end of this part."""
         return self.begin + len(self.text)
 
 

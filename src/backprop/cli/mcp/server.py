@@ -54,6 +54,7 @@ class Policy(NamedTuple):
     roots: Sequence[Path]  # resolved: runs are started and changed only in these and below
 
     def allows(self, tool: type[Tool]) -> bool:
+        """Whether agents may use a tool; it is not offered to them otherwise."""
         return self.may_run or tool.is_allowed_to_readers
 
     def folder(self, path: str) -> str:

@@ -290,6 +290,7 @@ class Preview(Tool, frozen=True, kw_only=True):
         return ["run", "--dry-run", *self.launch_words()]
 
     def launch_words(self) -> list[str]:
+        """The options of `run` and what it executes, without the word `run`. For a `cwd` that is absolute."""
         options = [
             *_option("--max-run-minutes", self.minutes),
             *_option("--sessions", self.sessions),

@@ -74,9 +74,11 @@ class SlurmEngine:
         return [job_id] if len(submissions) == 1 else [f"{job_id}_{task}" for task in range(len(submissions))]
 
     def release(self, ids: Sequence[str]) -> None:
+        """Release the hold on a job, which for an array is that of all its tasks. Raises SlurmError."""
         slurm_client.release(ids[0].partition("_")[0])
 
     def cancel(self, run: Run) -> None:
+        """Cancel the job of a run, unless it has ended or its id belongs to another job by now. Raises SlurmError."""
         if (job := self._own_job(run)) is not None:
             slurm_client.cancel(job)
 

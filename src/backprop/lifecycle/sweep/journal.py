@@ -28,6 +28,7 @@ class Planned(StoredRecord, frozen=True):
 
     @classmethod
     def of(cls, repeat: Repeat) -> "Planned":
+        """The entry for a repeat that the rule proposes."""
         return cls(trial=repeat.trial, seed=repeat.seed, timebox_s=repeat.timebox_s, until_step=repeat.until_step)
 
 

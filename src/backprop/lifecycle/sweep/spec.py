@@ -94,14 +94,17 @@ class SweepDir:
 
     @property
     def spec_path(self) -> Path:
+        """What was asked; written once."""
         return self.path / "spec.json"
 
     @property
     def journal_path(self) -> Path:
+        """What was asked for, and what came of it: see journal.py."""
         return self.path / "journal.jsonl"
 
     @property
     def log_path(self) -> Path:
+        """Messages of a sweeper in the background."""
         return self.path / "sweeper.log"
 
     def read_spec(self) -> SweepSpec:
@@ -110,6 +113,7 @@ class SweepDir:
 
 
 def sweep_dir(home: Home, sweep_id: str) -> SweepDir:
+    """The folder of a sweep, whether or not it exists."""
     return SweepDir(home.path / SWEEPS_FOLDER / sweep_id)
 
 

@@ -80,6 +80,7 @@ class TrialState(Record, frozen=True):
 
     @property
     def value(self) -> float | None:
+        """Its value at the rung that ended last; None: none has ended, or that one has no value."""
         return self.values[-1] if self.values else None
 
     def of_rung(self, rung: int) -> list[Asking]:
@@ -128,6 +129,7 @@ class Standing(Record, frozen=True):
 
     @property
     def active(self) -> list[TrialState]:
+        """Trials, repeats included, with a session that was asked for and has not ended."""
         return [trial for trial in self.trials if trial.is_active]
 
     @property

@@ -176,6 +176,7 @@ class JournalFile(Generic[_E]):
         self._read_to = self.size_bytes()
 
     def size_bytes(self) -> int:
+        """Bytes in the file now, those of other processes included."""
         return os.fstat(self._fd).st_size
 
     def append(self, *entries: _E) -> bool:

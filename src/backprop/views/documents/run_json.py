@@ -145,6 +145,7 @@ def _live(live: LiveProgress | None) -> dict[str, Any]:
 
 
 def git_document(git: GitState | None) -> dict[str, Any] | None:
+    """The commit, the branch and whether there were uncommitted changes, for a JSON document; None outside of git."""
     return None if git is None else {"commit": git.commit, "branch": git.branch, "dirty": git.dirty}
 
 

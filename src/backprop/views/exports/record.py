@@ -22,10 +22,12 @@ class RunExport:
 
     @property
     def id(self) -> str:
+        """The id of the run, also in other tools. Unlike a name it is unique."""
         return self.view.run.spec.id
 
     @property
     def sessions(self) -> tuple[Session, ...]:
+        """Its sessions, oldest first. Decodes those that are packed."""
         return self.view.run.sessions
 
     @property

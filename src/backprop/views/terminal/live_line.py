@@ -83,6 +83,7 @@ class Terminal:
         self._begin()
 
     def looked(self, progress: Progress, left_s: float) -> None:
+        """Give what the next progress line shows. left_s: seconds until the timebox ends. A thread draws it."""
         self._state = (progress, left_s)
         if self._thread is None and self._copies:
             self._begin()
@@ -94,6 +95,7 @@ class Terminal:
             self._thread = thread
 
     def message(self, text: str) -> None:
+        """Have a message printed on a line of its own, between lines of output."""
         self._messages.append(printable(text))
 
     def close(self) -> None:

@@ -324,6 +324,7 @@ def one_line(text: str) -> str:
 
 
 def now() -> datetime:
+    """In UTC, as records have it."""
     return datetime.now(timezone.utc)
 
 

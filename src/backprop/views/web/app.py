@@ -88,6 +88,7 @@ class Pages:
 
     @asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        """Start the event streams before the first request; end them and close the index after the last."""
         self.streams = Streams(self._services, self._pool)
         yield
         self.end_streams()
@@ -98,6 +99,7 @@ class Pages:
         self.streams.end()
 
     def routes(self) -> list[Route]:
+        """All that the server answers to. A path that is not here is a 404."""
         return [
             Route("/", self.page),
             Route("/static/{name:path}", self.static),
@@ -122,9 +124,11 @@ class Pages:
     # -- the page
 
     def page(self, request: Request) -> Response:
+        """The page itself."""
         return self._file(request, _PAGE)
 
     def static(self, request: Request) -> Response:
+        """A file of the page: one of the fixed list. Raises HTTPException 404."""
         return self._file(request, request.path_params["name"])
 
     def _file(self, request: Request, name: str) -> Response:
@@ -140,6 +144,7 @@ class Pages:
     # -- data
 
     def runs(self, request: Request) -> Response:
+        """Runs that match, a row each with the columns asked for; and what columns could be asked for."""
         wanted, keys = params.runs(request), params.columns(request)
         self._pool.catch_up()
         now = datetime.now(timezone.utc)
@@ -157,6 +162,7 @@ class Pages:
             )
 
     def groups(self, request: Request) -> Response:
+        """Runs that match, counted by group, parameter or another field, with the spread of a metric."""
         wanted, by = msgspec.structs.replace(params.runs(request), limit=None), params.grouping(request)
         self._pool.catch_up()
         with self._pool.connection() as index:
@@ -166,12 +172,14 @@ class Pages:
             return _json(serializers.groups(rows, by, metric, newest))
 
     def run(self, request: Request) -> Response:
+        """One run in full."""
         self._pool.catch_up()
         with self._pool.connection() as index:
             view = self._pool.run(index, request.path_params["id"])
             return _json(serializers.details(index, view, datetime.now(timezone.utc), self._pool.is_valid))
 
     def log(self, request: Request) -> Response:
+        """A piece of what a session wrote that ends at a byte offset, or at the end of the file."""
         stream = params.choice(request, "source", logs.STREAMS)
         session = params.whole(request, "session", None, 1, 10**9)
         end = params.whole(request, "end", None, 0, 2**53)
@@ -181,6 +189,7 @@ class Pages:
         return _json(logs.log_before(view, stream, session, end, max_bytes))
 
     def patch(self, request: Request) -> Response:
+        """The uncommitted changes of a run as text. Raises HTTPException 404 where none were recorded."""
         with self._pool.connection() as index:
             view = self._pool.run(index, request.path_params["id"])
         text = logs.patch(view)
@@ -251,9 +260,11 @@ class Pages:
         return PlainTextResponse("".join(csv_lines(comparison_rows(comparison))), media_type="text/csv; charset=utf-8")
 
     def machine(self, request: Request) -> Response:  # noqa: ARG002
+        """The machine and who uses it, as it was read last."""
         return _json_bytes(self.streams.poller.read_machine())
 
     def events(self, request: Request) -> Response:
+        """A stream of server-sent events about the runs that the query names: see sse.py."""
         with self._pool.connection() as index:
             subscription = params.subscription(request, index)
         return StreamingResponse(self.streams.open(subscription), media_type="text/event-stream")
@@ -261,14 +272,17 @@ class Pages:
     # -- requests to runs
 
     async def stop(self, request: Request) -> Response:
+        """Ask a run to stop; the answer does not wait for its end. `now` skips the grace period."""
         asked = await params.body(request, params.StopRequest)
         return await self._carry_out(request, lambda run: self._services.stop(run, now=asked.now))
 
     async def pause(self, request: Request) -> Response:
+        """Ask a run to pause."""
         await params.body(request, params.PauseRequest)
         return await self._carry_out(request, self._services.pause)
 
     async def resume(self, request: Request) -> Response:
+        """Resume a paused run, or start another session of one that has ended."""
         asked = await params.body(request, params.ResumeRequest)
         return await self._carry_out(request, lambda run: self._services.resume(run, asked.minutes))
 

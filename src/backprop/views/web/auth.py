@@ -85,6 +85,7 @@ class AuthMiddleware:
         self._address = address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As ASGI calls it, for each request."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return

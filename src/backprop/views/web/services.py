@@ -40,12 +40,15 @@ class Services:
         return indexing.open_home(self.home, self.say)
 
     def why_in_memory(self, error: Exception) -> str | None:
+        """As `indexing.why_in_memory`."""
         return indexing.why_in_memory(self.home, error)
 
     def open_in_memory(self) -> Index:
+        """As `indexing.open_in_memory`."""
         return indexing.open_in_memory(self.home, self.say)
 
     def is_index_usable(self) -> bool:
+        """As `indexing.is_usable`."""
         return indexing.is_usable(self.home)
 
     def catch_up(self, index: Index) -> None:

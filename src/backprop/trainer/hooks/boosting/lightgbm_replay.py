@@ -79,6 +79,7 @@ class ReplayCallback:
         self._resets = 0  # of parameters, by schedules
 
     def __call__(self, env: Any) -> None:
+        """As LightGBM calls it: wraps the booster before round 0, then only notes the round."""
         if env.iteration == 0:
             self._begin(env.model, env.params)
         self._round = env.iteration

@@ -1,0 +1,67 @@
+"""How a tree is ended, with processes that are none: what is asked of them, and in which order."""
+
+from collections.abc import Iterable
+from signal import Signals
+
+import pytest
+
+from backprop.supervisor.process import tree
+
+
+class Tree:
+    """Ends after a number of looks at it, or when it is killed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, looks: int) -> None:
+        self._looks = looks
+        self.log: list[str] = []
+        self.pid = 42
+        monkeypatch.setattr(tree, "send", self._send)
+        monkeypatch.setattr(tree, "kill", self._kill)
+        monkeypatch.setattr(tree, "own_children", frozenset)
+        monkeypatch.setattr(tree, "HAS_SUBREAPER", True)
+
+    def find(self) -> list[object]:
+        self._looks -= 1
+        return [self] if self._looks >= 0 else []
+
+    def _send(self, targets: Iterable[object], number: Signals) -> tuple[int, ...]:
+        assert list(targets)
+        self.log.append(number.name)
+        return (42,)
+
+    def _kill(self, *_: object) -> list[int]:
+        self.log.append("SIGKILL")
+        return []
+
+
+def test_orphans_that_end_in_time_are_only_continued(monkeypatch: pytest.MonkeyPatch):
+    """They may be saving; a paused one could not."""
+    orphans = Tree(monkeypatch, looks=3)
+    assert tree.end_orphans(orphans.find, 5.0) == [42]  # type: ignore[arg-type]
+    assert orphans.log == ["SIGCONT"]
+
+
+def test_orphans_that_do_not_end_are_killed(monkeypatch: pytest.MonkeyPatch):
+    orphans = Tree(monkeypatch, looks=10**6)
+    monkeypatch.setattr(tree, "wait_gone", lambda *_: False)
+    assert tree.end_orphans(orphans.find, 0.0) == [42]  # type: ignore[arg-type]
+    assert orphans.log == ["SIGCONT", "SIGTERM", "SIGKILL"]
+
+
+def test_where_there_are_none_nothing_is_sent(monkeypatch: pytest.MonkeyPatch):
+    orphans = Tree(monkeypatch, looks=0)
+    assert tree.end_orphans(orphans.find, 5.0) == ()  # type: ignore[arg-type]
+    assert orphans.log == []
+
+
+@pytest.mark.parametrize(("is_gone_after", "timeout_s", "found"), [(0, 0.0, True), (2, 9.0, True), (10**6, 0.0, False)])
+def test_a_wait_ends_with_the_tree_or_with_its_time(is_gone_after: int, timeout_s: float, found: bool):
+    """One that is gone already costs no time, however short the timeout."""
+    looks = iter(range(10**6))
+    assert tree.wait_gone(lambda: next(looks) >= is_gone_after, timeout_s) is found
+
+
+def test_no_group_of_others_is_signalled():
+    """1 is init, 0 our own group, and a number that no child of ours leads may be anybody's."""
+    for pid in (0, 1, 2**22):
+        assert not tree.signal_group(pid, Signals.SIGCONT)
