@@ -95,7 +95,7 @@ def _style(place: int) -> str:
 
 
 def _panel_ticks(plot: Plot, panel: Panel, height: int) -> list[tuple[float, str]]:
-    return y_ticks(y_span(panel, is_log=plot.is_log), max(3, height // 3), is_log=plot.is_log)
+    return y_ticks(y_span(panel, is_log=plot.is_log), max(3, height // 3), is_log=plot.is_log, unit=panel.unit)
 
 
 def _panel(
