@@ -196,11 +196,13 @@ def values_statement(wanted: Wanted, keys: Sequence[str], is_greater_better: IsG
 
 
 def groups_statement(wanted: Wanted, by: str, is_greater_better: IsGreaterBetter) -> Statement:
-    """A SELECT of (group, status, how many runs, when the newest was made).
+    """A SELECT of (group, status, how many runs, when the newest was made, its id).
 
     by: `group`, or `param.NAME` for runs with the same value of a parameter.
     """
-    return _grouped(wanted, by, _Column("", [], []), "status, count(*), max(created_at)", "1, 2", is_greater_better)
+    # the id is that of the row with the maximum: https://sqlite.org/lang_select.html#bareagg
+    shown = "status, count(*), max(created_at), runs.id"
+    return _grouped(wanted, by, _Column("", [], []), shown, "1, 2", is_greater_better)
 
 
 def bests_statement(wanted: Wanted, by: str, metric: str, is_greater_better: IsGreaterBetter) -> Statement:

@@ -228,6 +228,14 @@ class Home:
         """The ids of runs that need a refresh: they are active, or were when their supervisor died."""
         return os.listdir(self.unsettled_path)  # noqa: PTH208  names, not paths
 
+    def change_mark(self) -> object:
+        """Differs from an earlier one when a run was added or removed, or has changed its state. Raises OSError.
+
+        Then experiments.json is replaced, unless there is no room for it.
+        """
+        snapshot, runs, index = self.snapshot_path.stat(), self.runs_path.stat(), self.index_path.stat()
+        return snapshot.st_ino, snapshot.st_mtime_ns, runs.st_mtime_ns, index.st_ino
+
     def begin(self, spec: RunSpec, patch: bytes | None) -> RunDir:
         """A hidden folder with run.json in it, to be made visible by `publish`. Raises ConfigError."""
         self.make()

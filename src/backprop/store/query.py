@@ -33,8 +33,13 @@ _WIDER = 16
 
 def runs(index: Index, wanted: Wanted = Wanted()) -> list[RunView]:  # noqa: B008  it cannot change
     """The matching runs, sorted."""
-    ids = index.rows(*filters.ids_statement(wanted, _is_greater_better(index, wanted.goals)))
-    return with_goals((view for row in ids if (view := index.get(row[0])) is not None), wanted.goals)
+    found = (view for run_id in ids(index, wanted) if (view := index.get(run_id)) is not None)
+    return with_goals(found, wanted.goals)
+
+
+def ids(index: Index, wanted: Wanted) -> list[str]:
+    """The ids of the matching runs, sorted."""
+    return [row[0] for row in index.rows(*filters.ids_statement(wanted, _is_greater_better(index, wanted.goals)))]
 
 
 def count(index: Index, wanted: Wanted = Wanted()) -> int:  # noqa: B008
@@ -48,6 +53,7 @@ class GroupRow(Record, frozen=True):
     value: str | float  # the group's name, or the value
     statuses: Mapping[str, int]
     newest: float  # when its newest run was made, in seconds since 1970
+    newest_ids: Mapping[str, str]  # of each status the newest run, the newest of all first
     best: float | None  # of the metric; None: no run has a value
     best_id: str | None
     best_name: str | None
@@ -59,25 +65,26 @@ class GroupRow(Record, frozen=True):
 def groups(index: Index, wanted: Wanted, by: str, metric: str) -> list[GroupRow]:
     """The matching runs by `group` or `param.NAME`, with what their best values of a metric come to; newest first."""
     ask = _is_greater_better(index, wanted.goals)
-    statuses: dict[str | float, dict[str, int]] = {}
-    newest: dict[str | float, float] = {}
-    for value, status, count_, made_at in index.rows(*filters.groups_statement(wanted, by, ask)):
-        statuses.setdefault(value, {})[status] = count_
-        newest[value] = max(made_at, newest.get(value, made_at))
+    counted: dict[str | float, list[tuple[float, str, int, str]]] = {}
+    for value, status, count_, made_at, run_id in index.rows(*filters.groups_statement(wanted, by, ask)):
+        counted.setdefault(value, []).append((made_at, status, count_, run_id))
     bests = {row[0]: row[1:] for row in index.rows(*filters.bests_statement(wanted, by, metric, ask))}
-    return [
-        _group_row(value, statuses[value], newest[value], bests.get(value, (None, None, None, 0, 0.0, 0.0)))
-        for value in sorted(statuses, key=lambda value: newest[value], reverse=True)
+    rows = [
+        _group_row(value, sorted(counts, reverse=True), bests.get(value, (None, None, None, 0, 0.0, 0.0)))
+        for value, counts in counted.items()
     ]
+    return sorted(rows, key=lambda row: row.newest, reverse=True)
 
 
-def _group_row(value: str | float, statuses: Mapping[str, int], newest: float, bests: tuple[Any, ...]) -> GroupRow:
+def _group_row(value: str | float, counts: Sequence[tuple[float, str, int, str]], bests: tuple[Any, ...]) -> GroupRow:
+    """counts: when the newest run was made, the status, how many runs, the newest one's id; the newest first."""
     best, run_id, name, counted, total, squares = bests
     variance = max(0.0, squares - total * total / counted) / (counted - 1) if counted > 1 else None
     return GroupRow(
         value=value,
-        statuses=statuses,
-        newest=newest,
+        statuses={status: count_ for _, status, count_, _ in counts},
+        newest=counts[0][0],
+        newest_ids={status: newest_id for _, status, _, newest_id in counts},
         best=best,
         best_id=run_id if best is not None else None,
         best_name=name if best is not None else None,

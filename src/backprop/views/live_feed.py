@@ -1,14 +1,14 @@
-"""The state of a home for `watch`, read once a second in a thread of its own, so that no key waits for the disk.
+"""The state of a home for `watch`, read about once a second in a thread of its own, so that no key waits for the disk.
 
-A `FeedRequest` says what is shown, a `LiveState` is the result. Active runs are brought up to date as by `list`; apart
-from them only what has changed is read.
+A `FeedRequest` says what is shown, a `LiveState` is the result. Where that takes too much CPU time, with the drawing of
+the screen, states come less often: see `Pace`. Apart from active runs only what has changed is read.
 """
 
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timezone
 from typing import NamedTuple
@@ -20,36 +20,28 @@ from backprop.lifecycle import indexing
 from backprop.lifecycle.admission import read_machine
 from backprop.lifecycle.sweep.observation import Seen, observe
 from backprop.lifecycle.sweep.spec import sweep_dir, sweeps
-from backprop.records import Limits, MachineState, Record, RunView, Status
+from backprop.records import Limits, MachineState, Record, RunView
 from backprop.store import checkpoints, filters, metric_names, query
-from backprop.store.curves import Axis, Curve
+from backprop.store.curves import Curve, Range
 from backprop.store.files import Piece, UnreadableError, last_lines, opened
 from backprop.store.filters import Wanted
 from backprop.store.home import Home, HomeBusyError
 from backprop.store.index import Index, set_aside_if_damaged
 from backprop.store.usage import history as usage_history
-from backprop.views.run_row import RunRow
+from backprop.views.live_rows import FeedRequest, GroupHead, LiveRows, Rows
+from backprop.views.pace import Pace
+from backprop.views.terminal import usage_text
 from backprop.views.terminal.machine_summary import Occupancy, read_occupancy
 
-EVERY_S = 1.0
+# shares of a core, and the longest intervals in seconds
+_READING = (0.015, 5.0)
+_CATCHING_UP = (0.01, 10.0)  # supervisors store what their trainers write: this is for those that died, or are away
+_STARTING = 3  # states, in which the screen is set up
 _MACHINE_EVERY_S = 2.0
-_TREND_POINTS = 24
+_USAGE_POINTS = 150  # of each curve of what a run used
 _LOG_BYTES = 64_000  # of a log's end
 _LOG_LINES = 300
 _LINE_LENGTH = 1000  # characters of a line that are shown
-_ACTIVE = tuple(status.value for status in Status if not status.is_final)
-
-
-class FeedRequest(Record, frozen=True):
-    """What is shown."""
-
-    run_id: str | None = None  # whose curve and log are shown; None: the first run's
-    search: str = ""  # words and conditions such as status=failed
-    metric: str | None = None  # None: the run's loss
-    axis: Axis = Axis.STEP
-    points: int = 200  # approximate number of points of the curve
-    is_stderr: bool = False
-    limit: int = 200  # maximum number of runs
 
 
 class Log(NamedTuple):
@@ -64,9 +56,11 @@ class ShownRun(Record, frozen=True):
     """The run whose curve, log and details are shown."""
 
     view: RunView
+    head: GroupHead | None  # of the group that it stands for
     metric: str | None
     metrics: tuple[str, ...]
     curve: Curve | None
+    usage: tuple[Curve, ...]  # of what it used, if they were asked for
     log: Log | None
     invalid_checkpoints: frozenset[str]  # paths
 
@@ -76,8 +70,7 @@ class LiveState(Record, frozen=True):
 
     at: datetime
     limits: Limits  # for a start
-    rows: tuple[RunRow, ...] = ()  # running, then queued, then the newest
-    total: int = 0  # runs in the home, or found by the search
+    rows: Rows = Rows()
     machine: MachineState = MachineState()
     occupancy: Occupancy = Occupancy()
     sweeps: tuple[Seen, ...] = ()  # that are going on, oldest first
@@ -99,8 +92,10 @@ class LiveFeed:
         self._wake = threading.Event()
         self._is_over = False
         self._thread = threading.Thread(target=self._work, daemon=True, name="feed")
+        self._catching_up, self._catch_up_at = Pace(*_CATCHING_UP), float("-inf")
         self._machine = (MachineState(), float("-inf"))
-        self._trends: dict[str, tuple[int, RunRow]] = {}
+        self._rows = LiveRows(home)
+        self._usage: tuple[tuple[object, int], tuple[Curve, ...]] = ((None, 0), ())  # (what, number of samples), curves
         self._log: tuple[object, Log | None] = (None, None)
         self._validity: tuple[object, frozenset[str]] = (None, frozenset())
         self._idle_sweeps: dict[str, int] = {}  # id -> size of the journal: nothing has happened since
@@ -126,24 +121,25 @@ class LiveFeed:
 
     def refresh(self) -> None:
         """Publish a new state now instead of after the usual interval."""
+        self._catch_up_at = float("-inf")
         self._wake.set()
 
     # -- the thread
 
     def _work(self) -> None:
         index: Index | None = None
-        caught_up_at = float("-inf")
+        pace, states, cpu_s = Pace(*_READING), 0, time.process_time()
         while not self._is_over:
             self._wake.clear()
+            caught_up_s = 0.0
             try:
                 if index is not None and index.is_in_memory and indexing.is_usable(self.home):
                     index.close()
                     index = None
                 if index is None:
                     index = indexing.open_caught_up(self.home, self._messages.append)
-                if time.monotonic() - caught_up_at >= EVERY_S / 2:
-                    indexing.catch_up(self.home, index, self._messages.append)
-                    caught_up_at = time.monotonic()
+                elif time.monotonic() >= self._catch_up_at:
+                    caught_up_s = self._catch_up(index)
                 state = self._last = self._read_state(index, self._request)
             except (BackpropError, HomeBusyError, OSError, sqlite3.DatabaseError) as error:
                 # a busy database, a full disk, a file that was removed meanwhile: the next attempt may succeed
@@ -158,9 +154,18 @@ class LiveFeed:
                 return
             if not self._is_over:
                 self._publish(state)
-            self._wake.wait(EVERY_S)
+            states, used_s, cpu_s = states + 1, time.process_time() - cpu_s - caught_up_s, time.process_time()
+            self._wake.wait(pace.interval_s(used_s if states > _STARTING else 0.0))
         if index is not None:
             index.close()
+
+    def _catch_up(self, index: Index) -> float:
+        """Bring the index in step with the run directories. Returns the CPU time that took, in seconds."""
+        began_s = time.thread_time()
+        indexing.catch_up(self.home, index, self._messages.append)
+        taken_s = time.thread_time() - began_s
+        self._catch_up_at = time.monotonic() + self._catching_up.interval_s(taken_s)
+        return taken_s
 
     def _outdated_state(self, error: Exception) -> LiveState:
         """The last state, and why there is no newer one."""
@@ -174,18 +179,15 @@ class LiveFeed:
             wanted = msgspec.structs.replace(filters.parse_search(request.search), hides_archived=True)
         except UsageError as error:
             problem = str(error)
-        views, total = _select(index, wanted, request)
-        self._trends = {view.run.spec.id: known for view in views if (known := self._trends.get(view.run.spec.id))}
-        shown = next((view for view in views if view.run.spec.id == request.run_id), views[0] if views else None)
+        rows = self._rows.read(index, wanted, request)
         return LiveState(
             at=_now(),
-            rows=tuple(self._row(index, view) for view in views),
-            total=total,
+            rows=rows,
             machine=self._read_machine(),
             limits=self.limits,
             occupancy=read_occupancy(self.home),
             sweeps=self._read_sweeps(),
-            shown=None if shown is None else self._read_shown(index, shown, request),
+            shown=None if rows.shown is None else self._read_shown(index, rows.shown, rows.head, request),
             problem=problem,
         )
 
@@ -203,17 +205,6 @@ class LiveFeed:
                     self._idle_sweeps[spec.id] = size
         return tuple(found)
 
-    def _row(self, index: Index, view: RunView) -> RunRow:
-        row = RunRow.of(view)
-        count = 0 if row.summary is None else row.summary.count
-        known = self._trends.get(view.run.spec.id)
-        if known is not None and known[0] == count:
-            return known[1]._replace(view=view)
-        if row.metric is not None:
-            row = row._replace(trend=tuple(query.sparkline_values(index, view, row.metric, _TREND_POINTS)))
-        self._trends[view.run.spec.id] = (count, row)
-        return row
-
     def _read_machine(self) -> MachineState:
         machine, read_at = self._machine
         if time.monotonic() - read_at >= _MACHINE_EVERY_S:
@@ -221,7 +212,7 @@ class LiveFeed:
             self._machine = (machine, time.monotonic())
         return machine
 
-    def _read_shown(self, index: Index, view: RunView, request: FeedRequest) -> ShownRun:
+    def _read_shown(self, index: Index, view: RunView, head: GroupHead | None, request: FeedRequest) -> ShownRun:
         reported = [name for name in metric_names.all_names([view]) if not metric_names.is_progress(name)]
         metrics = (*reported, *usage_history.names(view))
         metric = (
@@ -231,14 +222,30 @@ class LiveFeed:
         )
         return ShownRun(
             view=view,
+            head=head,
             metric=metric,
             metrics=metrics,
             curve=None
             if metric is None
             else query.curve(index, view, metric, request.axis, max_points=max(10, request.points)),
+            usage=self._read_usage(view) if request.wants_usage else (),
             log=self._read_log(view, is_stderr=request.is_stderr),
             invalid_checkpoints=self._invalid_checkpoints(view),
         )
+
+    def _read_usage(self, view: RunView) -> tuple[Curve, ...]:
+        """Curves of what the run used, read again when there are so many more samples that one sees them."""
+        names = (
+            []
+            if view.usage is None
+            else [name for name in usage_text.charted(view.usage) if usage_history.has(view, name)]
+        )
+        count = max((view.usage.counts[name] for name in names), default=0) if view.usage is not None else 0
+        (known, known_count), curves = self._usage
+        if known != (view.run.spec.id, names) or not known_count <= count <= known_count * (1 + 1 / _USAGE_POINTS):
+            curves = tuple(usage_history.curve(view, name, _USAGE_POINTS, Range()) for name in names)
+            self._usage = (((view.run.spec.id, names), count), curves)
+        return curves
 
     def _read_log(self, view: RunView, *, is_stderr: bool) -> Log | None:
         session = view.run.last_session
@@ -262,23 +269,6 @@ class LiveFeed:
             invalid = (one.path for one in view.checkpoints if os.path.lexists(one.path) and not is_valid(one))
             self._validity = (mark, frozenset(invalid))
         return self._validity[1]
-
-
-def _select(index: Index, wanted: Wanted, request: FeedRequest) -> tuple[list[RunView], int]:
-    """The runs to show, and how many match. The run that was asked for is included unless a search excludes it."""
-    active = query.runs(index, _changed(wanted, statuses=_ACTIVE, limit=request.limit))
-    active.sort(key=lambda view: view.run.status is Status.QUEUED)
-    newest = query.runs(index, _changed(wanted, limit=request.limit))
-    shown = {view.run.spec.id for view in active}
-    views = [*active, *(view for view in newest if view.run.spec.id not in shown)][: request.limit]
-    if request.run_id is not None and not request.search and all(view.run.spec.id != request.run_id for view in views):
-        chosen = index.get(request.run_id)
-        views = [*views[: request.limit - 1], *([] if chosen is None else [chosen])]
-    return views, query.count(index, wanted)
-
-
-def _changed(wanted: Wanted, *, limit: int, statuses: Sequence[str] = ()) -> Wanted:
-    return msgspec.structs.replace(wanted, statuses=tuple(statuses), limit=limit)
 
 
 def _log(session: int, piece: Piece) -> Log:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from backprop.store.home import Home
-from backprop.views.live_feed import FeedRequest, LiveFeed, LiveState
+from backprop.views.live_feed import LiveFeed, LiveState
+from backprop.views.live_rows import FeedRequest
 from backprop.views.watch.texts import curve_title
 from tests.conftest import Runs
 from tests.records import LIMITS

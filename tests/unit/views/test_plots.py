@@ -4,11 +4,13 @@ import math
 import re
 from array import array
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backprop.store.curves import Axis
+from backprop.store.usage.quantities import Unit
 from backprop.views.plots.model import Panel, Plot, PlotLine, Span, notes, spikes, x_ticks, y_span, y_ticks
 from backprop.views.plots.smoothing import smoothed
 from backprop.views.plots.terminal import drawn
@@ -65,6 +67,25 @@ def test_a_line_that_goes_back_is_two_lines():
     rows = [row for row in drawn(plot, Screen(width=80)).splitlines() if re.search("[⠁-⣿]", row)]
     assert len(rows) == 2
     assert "not finite" not in drawn(plot, Screen(width=80))
+
+
+@pytest.mark.parametrize(
+    ("values", "unit", "labels"),
+    [
+        ([15.1e6, 16.4e6, 16.4e6], Unit.BYTES, ["0 B", "10.0 MB"]),
+        ([0.0, 0.0, 1.0] * 9 + [250.0], Unit.PERCENT, ["0 %", "100 %", "200 %"]),
+        ([0.0, 0.0], Unit.PERCENT, ["0 %", "0.5 %", "1 %"]),
+        ([3.0, 2.0], Unit.COUNT, ["0", "2"]),
+        ([301.0, 298.0], Unit.WATTS, ["0 W", "200 W"]),
+    ],
+)
+def test_what_a_run_used_has_units_and_begins_at_zero(values: list[float], unit: Unit, labels: list[str]):
+    """A peak is no outlier: it is what one looks for. Nothing is below zero."""
+    drawing = msgspec.structs.replace(panel(values), unit=unit)
+    span = y_span(drawing, is_log=False)
+    assert span.low == 0
+    assert span.high > max(values)
+    assert [text for _, text in y_ticks(span, 3, is_log=False, unit=unit)] == labels
 
 
 def test_a_logarithmic_scale_leaves_out_what_has_no_place_on_it():

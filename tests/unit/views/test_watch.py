@@ -15,14 +15,16 @@ from rich.text import Text
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
-from backprop.records import Gpu, MachineState, Ticket
+from backprop.records import Gpu, MachineState, Ticket, Usage
 from backprop.store.curves import Axis, Curve
 from backprop.store.home import Home
+from backprop.store.query import GroupRow
 from backprop.views.live_feed import LiveFeed, LiveState, Log
+from backprop.views.live_rows import GroupHead
 from backprop.views.terminal.machine_summary import Occupancy
 from backprop.views.watch import texts
 from backprop.views.watch.app import WatchApp
-from backprop.views.watch.chart import chart
+from backprop.views.watch.chart import chart, usage_charts
 from backprop.views.watch.dialogs import Question
 from backprop.views.watch.panes import CurvePane, RunsTable, TextPane
 from tests.conftest import Runs, wait_for
@@ -210,7 +212,7 @@ def test_resume_gives_an_ended_run_another_session(home: Runs):
         await pilot.press("r")
         await until(pilot, lambda: isinstance(app.screen, Question))  # it has completed
         await pilot.press("y")
-        await until(pilot, lambda: len(app._state.rows[0].view.run.sessions) == 2)
+        await until(pilot, lambda: len(app._state.rows.rows[0].view.run.sessions) == 2)
 
     drive(home, story)
     wait_for(lambda: home.document("first")["status"] == "completed")
@@ -387,6 +389,152 @@ def test_any_curve_can_be_drawn(values: list[float], is_log: bool):
 def test_a_curve_without_a_finite_value_says_so():
     assert chart(curve([float("nan")]), 60, 12, is_log=False) == "no finite values yet"
     assert chart(curve([-1.0]), 60, 12, is_log=True) == "no positive values: press g for a linear scale"
+
+
+def test_a_group_is_a_row_that_opens_and_closes(home: Runs):
+    """`enter` on it, `o` also on one of its runs, `O` all of them; what is asked of a run is not asked of a group."""
+    for name, loss in (("worse", 0.5), ("better", 0.25)):
+        home.script(f"print(json.dumps({{'step': 1, 'loss': {loss}}}))", f"{name}.py")
+        assert home.call("run", f"{name}.py", "--run-id", name, "--group", "rates").returncode == 0
+
+    async def story(pilot: Pilot[None], app: WatchApp) -> None:
+        await until(
+            pilot, lambda: lines_of(app)[0] == "▸ rates  2 completed · best loss 0.25 (better) · mean 0.375 ± 0.1768"
+        )
+        assert lines_of(app)[1].startswith("first ")
+        await until(pilot, lambda: "rates: best run better · loss 0.25" in title_of(app))
+        await pilot.press("s")
+        await until(pilot, lambda: any("Open the group" in n.message for n in app._notifications))
+        assert not isinstance(app.screen, Question)
+        await pilot.press("enter")
+        await until(pilot, lambda: [line[:9] for line in lines_of(app)[:3]] == ["▾ rates  ", "  better ", "  worse  "])
+        assert app.query_one(RunsTable).selection.group == "rates"
+        await pilot.press("down", "down")
+        await until(pilot, lambda: title_of(app).startswith("worse · loss 0.5"))
+        await pilot.press("o")
+        await until(pilot, lambda: len(lines_of(app)) == 2)
+        assert app.query_one(RunsTable).selection.group == "rates"
+        for count in (4, 2):
+            await pilot.press("O")
+            await until(pilot, lambda count=count: len(lines_of(app)) == count)
+
+    drive(home, story, (120, 30))
+
+
+def test_the_group_of_the_run_that_was_asked_for_is_open(home: Runs):
+    """And stays so when the cursor leaves it."""
+    home.script("", "other.py")
+    for name in ("a", "b"):
+        assert home.call("run", "other.py", "--run-id", name, "--group", "pair").returncode == 0
+
+    async def story(pilot: Pilot[None], app: WatchApp) -> None:
+        await until(pilot, lambda: len(lines_of(app)) == 4)
+        assert app.query_one(RunsTable).run_id == "a"
+        await pilot.press("down")
+        await until(pilot, lambda: title_of(app).startswith("first"))
+        assert len(lines_of(app)) == 4
+
+    drive(home, story, run_id="a")
+
+
+def test_what_a_run_used_is_shown_as_charts(home: Runs):
+    """With units, over a common time; what is not known, or was zero all the time, has none."""
+    home.set_usage(
+        "first",
+        '{"since":0,"until":3,"count":3,"values":{"cpu":[100,150,200],"ram":[1000,2000,3000],"machine_cpu":50,'
+        '"machine_swap":0,"processes":1}}\n',
+    )
+
+    async def story(pilot: Pilot[None], app: WatchApp) -> None:
+        assert app.query_one(CurvePane).display is True
+        await pilot.press("u")
+        await until(pilot, lambda: "CPU 200 % · mean 150 % · peak 200 %" in text_of(app, "#body"))
+        drawn = text_of(app, "#body")
+        assert re.findall(r"^[A-Z].*? \d", drawn, re.MULTILINE) == ["CPU 2", "RAM 3", "CPU of the machine 5"]
+        assert re.search(r"^ *\d\.0 GB┤", drawn, re.MULTILINE)
+        assert str(app.query_one(TextPane).border_title) == "usage over seconds of training"
+        assert app.query_one(CurvePane).display is True  # beside it
+
+    drive(home, story, (130, 40))
+
+
+def test_a_run_that_was_not_measured_says_so(home: Runs):
+    home.set_usage("first", "")
+
+    async def story(pilot: Pilot[None], app: WatchApp) -> None:
+        await pilot.press("u")
+        await until(pilot, lambda: text_of(app, "#body") == "nothing was measured yet")
+        await pilot.press("u")  # the curve again
+        await until(pilot, lambda: app.query_one(CurvePane).display is True)
+
+    drive(home, story)
+
+
+def group(name: str, statuses: dict[str, int], metric: str | None = "loss", **row: Any) -> GroupHead:
+    whole = {"best": None, "best_id": None, "best_name": None, "counted": 0, "mean": None, "deviation": None, **row}
+    return GroupHead(
+        GroupRow(value=name, statuses=statuses, newest=0.0, newest_ids={}, **whole), metric, "r1", is_open=False
+    )
+
+
+SWEPT = {"best": 0.25, "best_id": "r1", "counted": 3, "mean": 0.5, "deviation": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("width", "line"),
+    [
+        (90, "▸ rates  2 running, 1 failed · best loss 0.25 (r1) · mean 0.5 ± 0.1"),
+        (60, "▸ rates  2 running, 1 failed · best loss 0.25 (r1)"),
+        (48, "▸ rates  2 running, 1 failed · best loss 0.25"),
+        (30, "▸ rates  2 running, 1 failed"),
+        (20, "▸ rates  2 running"),
+        (5, "▸ ra…"),
+    ],
+)
+def test_a_groups_line_leaves_out_what_does_not_fit(width: int, line: str):
+    """From the right; nothing is cut in the middle but a name."""
+    assert texts.group_line(group("rates", {"failed": 1, "running": 2}, **SWEPT), width).plain == line
+
+
+def test_a_groups_line_guesses_no_best():
+    assert texts.group_line(group("g", {"failed": 2}, None), 80).plain == "▸ g  2 failed"
+
+
+def test_a_hostile_group_is_text():
+    """Long, with markup and escape sequences, from right to left."""
+    for name in (HOSTILE, "x" * 100_000, "\u202e\n" * 50):
+        line = texts.group_line(group(name, {"running": 1}, "[b]\x1b[0m", **SWEPT), 100)
+        assert line.cell_len <= 100
+        assert "1 running" in line.plain
+        assert not {"\x1b", "\n", "\u202e"} & set(line.plain)
+
+
+@pytest.mark.parametrize("size", [(200, 50), (58, 17), (40, 6), (10, 3), (1, 1)])
+def test_charts_of_usage_fit_their_width(size: tuple[int, int]):
+    """Where they need more lines than there are, the pane scrolls."""
+    names = ("sys/cpu", "sys/ram", "sys/gpu_util", "sys/disk_write")
+    curves = [msgspec.structs.replace(curve([0.0, 5e9, 1.0], Axis.TIME), metric=name) for name in names]
+    own = [name.removeprefix("sys/") for name in names]
+    usage = Usage(
+        measured_s=3.0,
+        peak=dict.fromkeys(own, 5e9),
+        mean=dict.fromkeys(own, 1e9),
+        energy_wh=None,
+        last=dict.fromkeys(names, 1.0),
+        counts=dict.fromkeys(names, 3),
+    )
+    lines = usage_charts(usage, curves, *size).splitlines()
+    assert all(len(line) <= size[0] for line in lines)
+    assert len(lines) <= max(size[1], 4 * (1 + 3) + 2)
+
+
+def test_columns_leave_room_for_long_ids():
+    """The status is shortened, then a column left out; none is cut by the edge."""
+    for width in range(26, 200):
+        for id_width in (8, 10, 14):
+            columns = texts.columns_for(width, id_width)
+            assert sum(column.width + 1 for column in columns) <= width + 1
+    assert [column.title for column in texts.columns_for(44, 10)] == ["RUN", "STATUS", "STEP", "LOSS"]
 
 
 def test_the_gauges_tell_of_cards_slots_and_the_line():

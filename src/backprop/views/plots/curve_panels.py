@@ -7,6 +7,7 @@ from backprop.records import RunView
 from backprop.store import curves
 from backprop.store.curves import Axis, Curve
 from backprop.store.usage import history as usage_history
+from backprop.store.usage.quantities import PREFIX, Unit, unit_of
 from backprop.views.plots.model import Panel, Plot, PlotLine
 from backprop.views.plots.smoothing import smoothed
 
@@ -16,6 +17,13 @@ _SMOOTHED_POINTS = 20_000  # of longer curves what is smoothed is a reduced one
 def has_curve(view: RunView, name: str) -> bool:
     """Whether the run has a metric of this name, or was measured by it."""
     return name in view.summaries or usage_history.has(view, name)
+
+
+def unit_in(views: Sequence[RunView], name: str) -> Unit | None:
+    """The unit of what these runs used; None for a metric that one of their scripts reports."""
+    having = [view for view in views if has_curve(view, name)]
+    is_usage = bool(having) and all(usage_history.has(view, name) for view in having)
+    return unit_of(name.removeprefix(PREFIX)) if is_usage else None
 
 
 def plot_of(
@@ -36,7 +44,9 @@ def plot_of(
     for name in names:
         having = [(place, view) for place, view in enumerate(views) if has_curve(view, name)]
         lines = [_line(place, partial(curve, view, name), max_points, smooth) for place, view in having]
-        panels.append(Panel(metric=name, lines=tuple(line for line in lines if len(line.xs))))
+        panels.append(
+            Panel(metric=name, lines=tuple(line for line in lines if len(line.xs)), unit=unit_in(views, name))
+        )
     called = tuple(
         f"{view.run.spec.name} ({view.run.spec.id})" if view.run.spec.name else view.run.spec.id for view in views
     )

@@ -54,7 +54,7 @@ def _panel(plot: Plot, panel: Panel) -> dict[str, Any]:
     span = y_span(panel, is_log=plot.is_log)
     outside = [] if plot.is_log else spikes(panel, span)
     return {
-        "title": title(plot, panel),
+        "title": title(plot, panel) + (f" · {panel.unit.value}" if panel.unit is not None and panel.unit.value else ""),
         "notes": list(notes(plot, panel, outside)),
         "low": span.low,
         "high": span.high,

@@ -5,7 +5,18 @@ import math
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from backprop.views.plots.model import Plot, notes, spikes, title, with_breaks, x_label, x_span, x_ticks, y_span
+from backprop.views.plots.model import (
+    Plot,
+    notes,
+    spikes,
+    title,
+    with_breaks,
+    x_label,
+    x_span,
+    x_ticks,
+    y_span,
+    y_ticks,
+)
 from backprop.views.terminal.screen import cut
 
 if TYPE_CHECKING:
@@ -69,6 +80,9 @@ def _panel(plot: Plot, place: int, axes: "Axes") -> None:
     axes.set_ylim(span.low, span.high)
     ticks = x_ticks(plot, 8)
     axes.set_xticks([tick for tick, _ in ticks], [text for _, text in ticks])
+    if panel.unit is not None:
+        marks = y_ticks(span, 5, is_log=plot.is_log, unit=panel.unit)
+        axes.set_yticks([mark for mark, _ in marks], [text for _, text in marks])
     axes.grid(visible=True, alpha=0.25, linewidth=0.6)
     axes.set_title(_text(title(plot, panel)), loc="left", fontsize=11, fontweight="bold")
     caption = "\n".join(_text(note) for note in notes(plot, panel, outside))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from backprop.records import Record
 from backprop.store.curves import Axis
+from backprop.store.usage.quantities import Unit
 from backprop.views.terminal import formatting
 from backprop.views.terminal.screen import cut
 
@@ -40,6 +41,7 @@ class Panel(Record, frozen=True):
 
     metric: str
     lines: tuple[PlotLine, ...]
+    unit: Unit | None = None  # of what a run used; None: a metric of its script
 
 
 class Plot(Record, frozen=True):
@@ -83,7 +85,7 @@ def with_breaks(xs: Sequence[float], ys: Sequence[float]) -> "tuple[array[float]
 def y_span(panel: Panel, *, is_log: bool) -> Span:
     """The range in which a panel is readable: a few outliers do not flatten all other lines.
 
-    On a logarithmic scale nothing is left out.
+    On a logarithmic scale nothing is left out. What a run used is shown from zero to its peak: peaks are what matters.
     """
     found = sorted(
         max(-_HUGE, min(_HUGE, y))
@@ -94,6 +96,8 @@ def y_span(panel: Panel, *, is_log: bool) -> Span:
     if not found:
         return Span(0.1, 1.0) if is_log else Span(0.0, 1.0)
     low, high = found[0], found[-1]
+    if panel.unit is not None and not is_log:
+        return Span(0.0, high * (1 + _PADDING) or 1.0)
     if is_log:
         low, high = max(_TINY, low), max(_TINY, high)
         return Span(low * 0.8, high * 1.25) if low < high else Span(low / 2, high * 2)
@@ -184,17 +188,25 @@ def x_ticks(plot: Plot, count: int) -> list[tuple[float, str]]:
     return [(tick * size_s, formatting.number(tick)) for tick in ticks]
 
 
-def y_ticks(span: Span, count: int, *, is_log: bool) -> list[tuple[float, str]]:
+def y_ticks(span: Span, count: int, *, is_log: bool, unit: Unit | None = None) -> list[tuple[float, str]]:
     """About `count` ticks of the y-axis, with their labels."""
     if not is_log:
-        return [(tick, formatting.number(tick)) for tick in _nice(span, count)]
+        return [(tick, _y_label(tick, unit)) for tick in _nice(span, count)]
     low, high = math.log10(span.low), math.log10(span.high)
     if high - low < 1.5:
         ticks = [m * 10.0**e for e in range(math.floor(low), math.ceil(high) + 1) for m in (1, 2, 5)]
     else:
         every = math.ceil((high - low) / count)
         ticks = [10.0**e for e in range(math.ceil(low), math.floor(high) + 1, every)]
-    return [(tick, formatting.number(tick)) for tick in ticks if span.low <= tick <= span.high]
+    return [(tick, _y_label(tick, unit)) for tick in ticks if span.low <= tick <= span.high]
+
+
+def _y_label(value: float, unit: Unit | None) -> str:
+    """1.25; with a unit 50 %, 16.0 MB."""
+    if unit is None or unit is Unit.COUNT:
+        return formatting.number(value)
+    is_size = unit in {Unit.BYTES, Unit.BYTES_PER_S}
+    return formatting.figure(value, unit) if is_size else f"{formatting.number(value)} {unit.value}"
 
 
 def _unit(span: Span) -> tuple[float, str]:

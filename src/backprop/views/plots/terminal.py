@@ -41,7 +41,7 @@ def drawn(plot: Plot, screen: Screen, width: int | None = None, height: int | No
     """The plot as lines of text. width, height: of a panel, in characters; default: what fits on the screen."""
     size = _size(screen, width, height, len(plot.panels))
     lines = list(_legend(plot, screen, size[0]))
-    labels = max((len(text) for panel in plot.panels for _, text in _panel_ticks(plot, panel, size[1])), default=0)
+    labels = label_width(plot, size[1])
     for number, panel in enumerate(plot.panels):
         is_last = number == len(plot.panels) - 1
         lines.append(screen.styled(cut(title(plot, panel), size[0], screen.ellipsis), BOLD))
@@ -51,11 +51,25 @@ def drawn(plot: Plot, screen: Screen, width: int | None = None, height: int | No
     return "".join(f"{line.rstrip()}\n" for line in lines)
 
 
-def panel(plot: Plot, screen: Screen) -> list[str]:
-    """The first panel alone, without title and legend, as large as the screen."""
+def panel(
+    plot: Plot, screen: Screen, place: int = 0, *, label_width: int | None = None, with_axis: bool = True
+) -> list[str]:
+    """One panel alone, without title, legend and frame, as large as the screen.
+
+    label_width: columns for the labels of the y-axis; None: what they need. with_axis: with the x-axis and its labels.
+    """
+    labels = _label_width(plot, plot.panels[place], screen.height) if label_width is None else label_width
     size = (screen.width, screen.height)
-    labels = max((len(text) for _, text in _panel_ticks(plot, plot.panels[0], screen.height)), default=0)
-    return _panel(plot, plot.panels[0], screen, size, labels, with_axis=True, is_framed=False)
+    return _panel(plot, plot.panels[place], screen, size, labels, with_axis=with_axis, is_framed=False)
+
+
+def label_width(plot: Plot, height: int) -> int:
+    """How many columns the labels of all y-axes need. height: of each panel, in lines."""
+    return max((_label_width(plot, panel, height) for panel in plot.panels), default=0)
+
+
+def _label_width(plot: Plot, panel: Panel, height: int) -> int:
+    return max((len(text) for _, text in _panel_ticks(plot, panel, height)), default=0)
 
 
 def _size(screen: Screen, width: int | None, height: int | None, panels: int) -> tuple[int, int]:
@@ -95,7 +109,7 @@ def _style(place: int) -> str:
 
 
 def _panel_ticks(plot: Plot, panel: Panel, height: int) -> list[tuple[float, str]]:
-    return y_ticks(y_span(panel, is_log=plot.is_log), max(3, height // 3), is_log=plot.is_log)
+    return y_ticks(y_span(panel, is_log=plot.is_log), max(3, height // 3), is_log=plot.is_log, unit=panel.unit)
 
 
 def _panel(
@@ -128,7 +142,7 @@ def _panel(
     else:
         plotext.xticks([], [])
     if not is_framed:
-        plotext.xaxes(True, False)  # noqa: FBT003  the lower one, not the upper
+        plotext.xaxes(with_axis, False)  # noqa: FBT003  the lower one, not the upper
         plotext.yaxes(True, False)  # noqa: FBT003
     for line in panel.lines:
         _draw(plotext, plot, line, span, screen)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from backprop.records import Usage
 from backprop.store.usage import figures
-from backprop.store.usage.quantities import ENERGY
+from backprop.store.usage.quantities import ENERGY, PREFIX
 from backprop.views.terminal import formatting
 
 # figures that runs are compared by: label -> figure
@@ -15,6 +15,18 @@ COMPARED = {
     "VRAM, peak": "peak_vram",
     "energy": ENERGY,
 }
+
+
+def charted(usage: Usage) -> list[str]:
+    """The curves worth a chart, as sys/NAME: the run's own, then the machine's. Without what was zero all the time.
+
+    Also without those of single cards, and the memory in use on a card where that of the run is known.
+    """
+    peak = {**usage.peak, "vram_used": 0.0} if "vram" in usage.peak else usage.peak
+    found = [name for name in usage.counts if peak.get(name.removeprefix(PREFIX))]
+    if peak.get("processes") == 1:
+        found.remove(f"{PREFIX}processes")
+    return sorted(found, key=lambda name: name.startswith(f"{PREFIX}machine_"))
 
 
 def lines(usage: Usage) -> Iterator[str]:

@@ -1,13 +1,13 @@
 """The live view: all runs, the machine, and one run's curve, log and details.
 
-States come from a `LiveFeed` in its own thread; requests (stop, pause, resume) are made by `lifecycle.requests`, each
-in a thread of its own. Nothing here touches a disk.
+States come from a `LiveFeed` in its own thread; requests (stop, pause, resume) are made by `RunRequests`, in threads of
+their own. Nothing here touches a disk.
 """
 
 import asyncio
 import os
+import shlex
 import signal
-import sqlite3
 import threading
 from collections.abc import Callable
 from typing import ClassVar
@@ -18,17 +18,19 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.message import Message
+from textual.notifications import SeverityLevel
 from textual.widgets import DataTable, Footer, Input, Static
 
-from backprop.errors import BackpropError
-from backprop.lifecycle import requests
-from backprop.records import RunView, Status
+from backprop.records import RunView
 from backprop.store.curves import Axis
-from backprop.store.home import HomeBusyError
-from backprop.views.live_feed import FeedRequest, LiveFeed, LiveState
+from backprop.store.filters import quoted
+from backprop.views.live_feed import LiveFeed, LiveState
+from backprop.views.live_rows import FeedRequest, GroupHead
+from backprop.views.run_row import RunRow
 from backprop.views.watch import texts
 from backprop.views.watch.dialogs import Help, Question
-from backprop.views.watch.panes import CurvePane, RunsTable, TextPane
+from backprop.views.watch.panes import CurvePane, RunsTable, Selection, TextPane
+from backprop.views.watch.run_requests import RunRequests
 
 _WIDE = 120  # columns: room for curve and text side by side
 _SHORT = 18  # lines: on a shorter screen only the list is shown
@@ -46,12 +48,15 @@ class WatchApp(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q,ctrl+c", "quit", "quit", priority=False),
         Binding("question_mark", "help", "help", key_display="?"),
-        Binding("s", "stop", "stop"),
-        Binding("k,S", "kill", "kill"),
-        Binding("p", "pause", "pause"),
-        Binding("r", "resume", "resume"),
+        Binding("s", "request('stop')", "stop"),
+        Binding("k,S", "request('kill')", "kill", show=False),
+        Binding("p", "request('pause')", "pause"),
+        Binding("r", "request('resume')", "resume"),
         Binding("l", "pane('log')", "log"),
         Binding("d", "pane('details')", "details"),
+        Binding("u", "pane('usage')", "usage"),
+        Binding("o", "toggle_group", "group", show=False),
+        Binding("O", "toggle_groups", "all groups", show=False),
         Binding("c", "pane('curve')", "curve", show=False),
         Binding("m", "metric(1)", "metric"),
         Binding("M", "metric(-1)", "previous metric", show=False),
@@ -85,7 +90,9 @@ class WatchApp(App[None]):
         self.ended_by: signal.Signals | None = None  # the signal that ended the view
         self._request = FeedRequest(run_id=run_id)
         self._feed = feed
+        self._run_requests = RunRequests(feed.home, self._ask, self._say, self._complain, feed.refresh)
         self._state = LiveState(at=texts.now(), limits=feed.limits)
+        self._is_read = False  # a state has come
         self._pane = "curve"
         self._text = "log"  # beside the curve, if there is room
         self._is_log = False
@@ -132,17 +139,29 @@ class WatchApp(App[None]):
         self._lay_out()
         self.call_after_refresh(self._draw)
 
+    def on_resized(self) -> None:
+        self._draw()
+
     def _lay_out(self) -> None:
         width, height = self._screen_size
         for name, is_so in (("-narrow", width < _WIDE), ("-short", height < _SHORT), ("-curve", self._pane == "curve")):
             self.screen_stack[0].set_class(is_so, name)
-        self._change_request(points=max(20, 2 * width))
+        is_usage_shown = self._text == "usage" and (width >= _WIDE or self._pane == "usage")
+        self._change_request(points=max(20, 2 * width), wants_usage=is_usage_shown)
 
     def on_watch_app_state_read(self, message: StateRead) -> None:
         if isinstance(message.state, Exception):
             raise message.state
+        self._open_group_of_first(message.state)
+        self._is_read = True
         self._state = message.state
         self._draw()
+
+    def _open_group_of_first(self, state: LiveState) -> None:
+        """The group of the run that was asked for stays open when the cursor leaves it."""
+        first = state.rows.shown if self._state.rows.shown is None else None
+        if first is not None and first.run.spec.id == self._request.run_id and first.annotations.group is not None:
+            self._change_request(open_groups=self._request.open_groups | {first.annotations.group})
 
     def _draw(self) -> None:
         """Show the latest state; unchanged parts cost nothing."""
@@ -162,14 +181,17 @@ class WatchApp(App[None]):
         main.query_one("#sweeps").set_class(not state.sweeps, "-none")
         positions = texts.queue_positions(state.occupancy.queue)
         table = main.query_one(RunsTable)
-        table.show(state.rows, state.at, positions, self._request.run_id)
-        if self._request.run_id is None and table.run_id is not None:
-            self._change_request(run_id=table.run_id)  # the cursor stays there when runs are added
+        table.show(state.rows.rows, state.at, positions, self._selection)
+        if self._selection == Selection():
+            self._change_request(**table.selection._asdict())  # the cursor stays there when runs are added
         nothing = "no runs match; esc shows all" if self._request.search else "no runs yet: backprop run train.py"
+        nothing = nothing if self._is_read else "reading the runs"
         main.query_one(CurvePane).show(shown, is_log=self._is_log, why_nothing=nothing)
         pane = main.query_one(TextPane)
         if shown is None:
             pane.show_nothing(nothing)
+        elif self._text == "usage":
+            pane.show_usage(shown)
         elif self._text == "details":
             pane.show_details(shown, state.at)
         else:
@@ -182,13 +204,46 @@ class WatchApp(App[None]):
         self._feed.show(self._request)
 
     def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
-        run_id = self.query_one(RunsTable).run_id if event.row_key is not None else None
-        if run_id is not None and run_id != self._request.run_id:
-            self._change_request(run_id=run_id)
+        selection = self.query_one(RunsTable).selection if event.row_key is not None else Selection()
+        if selection not in {Selection(), self._selection}:
+            self._change_request(**selection._asdict())
 
     def on_runs_table_opened(self, _: RunsTable.Opened) -> None:
+        if self.query_one(RunsTable).selection.group is not None:
+            self.action_toggle_group()
+            return
         self.screen.add_class("-zoom")
         self.call_after_refresh(self._draw)
+
+    @property
+    def _selection(self) -> Selection:
+        return Selection(self._request.run_id, self._request.group)
+
+    def _heads(self) -> list[GroupHead]:
+        return [row for row in self._state.rows.rows if isinstance(row, GroupHead)]
+
+    def _head(self) -> GroupHead | None:
+        """The group under the cursor, or that of the run there."""
+        run_id, group = self.query_one(RunsTable).selection
+        view = self._view(run_id)
+        own = group if view is None else view.annotations.group
+        return next((head for head in self._heads() if head.name == own), None)
+
+    def action_toggle_group(self) -> None:
+        """Open or close the group under the cursor, or that of the run there."""
+        head = self._head()
+        if head is not None:
+            opened = self._request.open_groups
+            opened = opened - {head.name} if head.is_open else opened | {head.name}
+            self._change_request(run_id=None, group=head.name, open_groups=opened)
+
+    def action_toggle_groups(self) -> None:
+        """Open all groups, or close them where all are open."""
+        heads, head = self._heads(), self._head()
+        opened = frozenset() if all(one.is_open for one in heads) else frozenset(one.name for one in heads)
+        if head is not None and not opened:
+            self._change_request(run_id=None, group=head.name, open_groups=opened)
+        self._change_request(open_groups=opened)
 
     def action_leave(self) -> None:
         """Leave the search, the full screen, or the text."""
@@ -246,85 +301,35 @@ class WatchApp(App[None]):
 
     # -- requests to the run
 
+    def _view(self, run_id: str | None) -> RunView | None:
+        views = (row.view for row in self._state.rows.rows if isinstance(row, RunRow))
+        return next((view for view in views if view.run.spec.id == run_id), None)
+
     def _chosen(self) -> RunView | None:
-        run_id = self.query_one(RunsTable).run_id
-        return next((row.view for row in self._state.rows if row.view.run.spec.id == run_id), None)
+        """The run under the cursor. Of a group, says what to do instead."""
+        run_id, group = self.query_one(RunsTable).selection
+        if group is not None:
+            words = shlex.quote(f"group={quoted(group)}")
+            self._say(f"Open the group (enter) and choose a run. For all of them: backprop stop --filter {words}")
+        return self._view(run_id)
 
-    def action_stop(self) -> None:
-        self._confirm_stop("Stop", now=False)
-
-    def action_kill(self) -> None:
-        self._confirm_stop("Kill without saving:", now=True)
-
-    def _confirm_stop(self, what: str, *, now: bool) -> None:
-        view = self._chosen()
-        if view is None:
-            return
-        if view.run.status.is_final:
-            self._notify(f"{texts.description(view)}: it is not running.")
-            return
-
-        def stop(is_yes: bool | None) -> None:
-            if is_yes:
-                self._make_request((lambda: self._kill(view)) if now else (lambda: self._stop(view)), "asked to stop")
-
-        self.push_screen(Question(f"{what} {texts.description(view)}?"), stop)
-
-    def _stop(self, view: RunView) -> None:
-        requests.request_stop(self._feed.home, view.run, by="s in backprop watch")
-
-    def _kill(self, view: RunView) -> str:
-        return requests.stop_now(self._feed.home, view.run, self._say, by="k in backprop watch").summary
-
-    def action_pause(self) -> None:
+    def action_request(self, what: str) -> None:
+        """Stop, kill, pause or resume the run under the cursor."""
         if (view := self._chosen()) is not None:
-            self._make_request(
-                lambda: requests.request_pause(self._feed.home, view.run, by="p in backprop watch"), "asked to pause"
-            )
+            made = self._run_requests
+            {"stop": made.stop, "kill": made.kill, "pause": made.pause, "resume": made.resume}[what](view)
 
-    def action_resume(self) -> None:
-        """Continue a paused run, or start another session of one that has ended."""
-        view = self._chosen()
-        if view is None:
-            return
-        run_id = view.run.spec.id
-        if view.run.status is Status.QUEUED or not view.run.status.is_final:
-            self._make_request(
-                lambda: requests.request_resume(self._feed.home, view.run, by="r in backprop watch"), "asked to resume"
-            )
-        elif view.run.status is Status.COMPLETED:
-            question = Question(f"Run {run_id} has completed. Start another session?")
-            self.push_screen(question, lambda is_yes: self._start_session(run_id) if is_yes else None)
-        else:
-            self._start_session(run_id)
-
-    def _start_session(self, run_id: str) -> None:
-        self._notify(f"run {run_id}: starting another session ...")
-        self._make_request(lambda: requests.start_resume(self._feed.home, run_id), "started")
-
-    def _make_request(self, request: Callable[[], object], done: str) -> None:
-        """Make a request in a thread. A daemon: quitting need not wait for a dead disk."""
-        run_id = self.query_one(RunsTable).run_id
-
-        def work() -> None:
-            try:
-                outcome = request()
-            except (BackpropError, HomeBusyError, OSError, sqlite3.Error) as error:
-                self.post_message(self.RequestDone(str(error), is_error=True))
-                return
-            message = outcome.splitlines()[-1] if isinstance(outcome, str) and outcome else f"run {run_id}: {done}"
-            self._say(message)
-            self._feed.refresh()
-
-        threading.Thread(target=work, daemon=True).start()
+    def _ask(self, question: str, then: Callable[[], None]) -> None:
+        self.push_screen(Question(question), lambda is_yes: then() if is_yes else None)
 
     def _say(self, text: str) -> None:
         """Show a message. Thread-safe."""
         self.post_message(self.RequestDone(text))
 
-    def on_watch_app_request_done(self, message: RequestDone) -> None:
-        self._notify(message.text, is_error=message.is_error)
+    def _complain(self, text: str) -> None:
+        """Show an error. Thread-safe."""
+        self.post_message(self.RequestDone(text, is_error=True))
 
-    def _notify(self, text: str, *, is_error: bool = False) -> None:
-        text = texts.one_line(text)
-        self.notify(text, severity="error" if is_error else "information", timeout=_MESSAGE_S, markup=False)
+    def on_watch_app_request_done(self, message: RequestDone) -> None:
+        severity: SeverityLevel = "error" if message.is_error else "information"
+        self.notify(texts.one_line(message.text), severity=severity, timeout=_MESSAGE_S, markup=False)

@@ -12,7 +12,9 @@ from textual.widgets import Button, Static
 KEYS = (
     ("↑ ↓", "select a run (or use the mouse)"),
     ("enter", "curve and text in full screen (or double-click); esc: back"),
-    ("c l d", "show curve, log, details"),
+    ("enter o", "open or close a group; o also on one of its runs"),
+    ("O", "open or close all groups"),
+    ("c l d u", "show curve, log, details, usage (charts of CPU, memory, GPU)"),
     ("e", "show stdout or stderr in the log"),
     ("m M", "next metric, previous metric"),
     ("g", "log scale on or off"),

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from rich.text import Text
 from textual.containers import VerticalScroll
@@ -12,29 +13,47 @@ from textual.message import Message
 from textual.widgets import DataTable, Static
 
 from backprop.views.live_feed import Log, ShownRun
+from backprop.views.live_rows import GroupHead, Row
+from backprop.views.plots.curve_panels import unit_in
 from backprop.views.run_row import RunRow
 from backprop.views.watch import chart, texts
 
 _SCROLLBAR_AND_PADDING = 3
 _CURVE_EVERY_S = 3.0  # drawing is expensive
 _DOTS = r"[\u2801-\u28ff]+"  # the braille characters of a curve
+_USAGE_LABELS = r"(?m)^[A-Za-z][A-Za-z ]*(?= )"  # of charts; a label of an axis begins with a digit
+_INDENT = "  "  # of a run in an open group
 _NO_METRICS = "no metrics yet: print them as JSON lines, or use a framework that Backprop hooks into"
+
+
+class Resized(Message):
+    """A pane has another size: what it shows is to be drawn again."""
+
+
+class Selection(NamedTuple):
+    """What a row is of: a run or a group."""
+
+    run_id: str | None = None
+    group: str | None = None
 
 
 class RunsTable(DataTable[Text]):
     """The runs, one cell per row: Textual renders every cell of a table again when one of them changes.
 
-    The cursor stays on its run when that moves.
+    The cursor stays on its run or group when that moves.
     """
 
     def __init__(self) -> None:
         super().__init__(cursor_type="row", cell_padding=0, cursor_foreground_priority="renderable")
         self._shape: list[texts.Column] = []
-        self._ids: list[str] = []
+        self._keys: list[Selection] = []
         self._lines: list[Text] = []
 
     class Opened(Message):
-        """The run under the cursor was opened."""
+        """The run or the group under the cursor was opened."""
+
+    def on_resize(self) -> None:
+        self.post_message(Resized())
 
     def action_select_cursor(self) -> None:
         self.post_message(self.Opened())
@@ -44,20 +63,33 @@ class RunsTable(DataTable[Text]):
             self.post_message(self.Opened())
 
     @property
+    def selection(self) -> Selection:
+        """What is under the cursor."""
+        return self._keys[self.cursor_row] if 0 <= self.cursor_row < len(self._keys) else Selection()
+
+    @property
     def run_id(self) -> str | None:
         """The run under the cursor."""
-        return self._ids[self.cursor_row] if 0 <= self.cursor_row < len(self._ids) else None
+        return self.selection.run_id
 
-    def show(self, rows: Sequence[RunRow], now: datetime, positions: Mapping[str, int], run_id: str | None) -> None:
-        """Show these runs, with the cursor on `run_id`. A hidden table is not updated."""
+    def show(self, rows: Sequence[Row], now: datetime, positions: Mapping[str, int], selection: Selection) -> None:
+        """Show these rows, with the cursor on `selection`. A hidden table is not updated."""
         if not self.size.width:
             return
-        ids = [row.view.run.spec.id for row in rows]
+        keys = [_key(row) for row in rows]
+        opened = {row.name for row in rows if isinstance(row, GroupHead)}
+        indents = [_INDENT if isinstance(row, RunRow) and row.view.annotations.group in opened else "" for row in rows]
         width = max(1, self.size.width - _SCROLLBAR_AND_PADDING)
-        shape = texts.columns_for(width, max(map(len, ids), default=0))
-        lines = [texts.run_line(row, now, positions, shape) for row in rows]
-        if ids != self._ids or shape != self._shape:
-            self._lay_out(shape, ids, lines, width, run_id)
+        ids = (len(indent) + len(key.run_id or "") for indent, key in zip(indents, keys, strict=True))
+        shape = texts.columns_for(width, max(ids, default=0))
+        lines = [
+            texts.group_line(row, width)
+            if isinstance(row, GroupHead)
+            else texts.run_line(row, now, positions, shape, indent)
+            for row, indent in zip(rows, indents, strict=True)
+        ]
+        if keys != self._keys or shape != self._shape:
+            self._lay_out(shape, keys, lines, width, selection)
             return
         for row, (before, line) in enumerate(zip(self._lines, lines, strict=True)):
             if before != line or before.spans != line.spans:
@@ -65,16 +97,20 @@ class RunsTable(DataTable[Text]):
         self._lines = lines
 
     def _lay_out(
-        self, shape: list[texts.Column], ids: list[str], lines: list[Text], width: int, run_id: str | None
+        self, shape: list[texts.Column], keys: list[Selection], lines: list[Text], width: int, selection: Selection
     ) -> None:
-        self._shape, self._ids, self._lines = shape, ids, lines
+        self._shape, self._keys, self._lines = shape, keys, lines
         with self.prevent(self.RowHighlighted):
             self.clear(columns=True)
             self.add_column(texts.title_line(shape), width=width)
             for line in lines:
                 self.add_row(line)
-            if run_id in ids:
-                self.move_cursor(row=ids.index(run_id), animate=False)
+            if selection in keys:
+                self.move_cursor(row=keys.index(selection), animate=False)
+
+
+def _key(row: Row) -> Selection:
+    return Selection(group=row.name) if isinstance(row, GroupHead) else Selection(run_id=row.view.run.spec.id)
 
 
 class CurvePane(Static):
@@ -109,7 +145,8 @@ class CurvePane(Static):
             or (self._drawn[1] != points and (is_due or not self._drawn[1]))
         ):
             self._drawn, self._drawn_at = (what, points), time.monotonic()
-            drawing = _NO_METRICS if curve is None else chart.chart(curve, width, height, is_log=is_log)
+            unit = None if shown.metric is None else unit_in([shown.view], shown.metric)
+            drawing = _NO_METRICS if curve is None else chart.chart(curve, width, height, is_log=is_log, unit=unit)
             drawn = Text(drawing, no_wrap=curve is not None)
             drawn.highlight_regex(_DOTS, "cyan")  # not the axes
             self.update(drawn, layout=False)
@@ -125,6 +162,9 @@ class TextPane(VerticalScroll):
 
     def compose(self):  # type: ignore[no-untyped-def]  # noqa: ANN201
         yield self._body
+
+    def on_resize(self) -> None:
+        self.post_message(Resized())
 
     def show_log(self, run_id: str, log: Log | None, *, is_stderr: bool) -> None:
         """Follow a log."""
@@ -148,6 +188,31 @@ class TextPane(VerticalScroll):
         self.border_title = Text("details")
         self._body.set_class(False, "-log")  # noqa: FBT003
         self._body.update(texts.details(shown, now, self.content_size.width - 1))
+        if not is_same_place:
+            self.anchor(False)  # noqa: FBT003
+            self.scroll_home(animate=False)
+
+    def show_usage(self, shown: ShownRun) -> None:
+        """Show charts of what a run used; drawn only when there is more of it."""
+        width, height = self.content_size
+        mark = (
+            "usage",
+            shown.view.run.spec.id,
+            shown.view.usage and shown.view.usage.counts,
+            len(shown.usage),
+            width,
+            height,
+        )
+        is_same_place = isinstance(self._content, tuple) and self._content[:2] == mark[:2]
+        if self._content == mark:
+            return
+        self._content = mark
+        self.border_title = Text(f"usage over {chart.axis_name(shown.usage[0])}" if shown.usage else "usage")
+        self._body.set_class(True, "-log")  # noqa: FBT003
+        drawing = Text(chart.usage_charts(shown.view.usage, shown.usage, width - 1, height))
+        drawing.highlight_regex(_DOTS, "cyan")
+        drawing.highlight_regex(_USAGE_LABELS, "bold")
+        self._body.update(drawing)
         if not is_same_place:
             self.anchor(False)  # noqa: FBT003
             self.scroll_home(animate=False)

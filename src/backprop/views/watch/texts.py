@@ -5,7 +5,7 @@ markup, and no escape sequence reaches the terminal.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ from backprop.store.usage.quantities import PREFIX, unit_of
 from backprop.text import printable
 from backprop.views.documents.run_json import elapsed_s, session_elapsed_s, timeboxes_s
 from backprop.views.live_feed import LiveState, Log, ShownRun
+from backprop.views.live_rows import GroupHead
 from backprop.views.run_row import RunRow
 from backprop.views.terminal import formatting
 from backprop.views.terminal.bars import bar
@@ -44,6 +45,7 @@ _GAUGE_WIDTH = 8
 # of a run that is running, and shows less than it should: the details say more
 _MARKS = {Life.SILENT: ("silent", "yellow"), Life.UNSEEN: ("silent", "yellow"), Life.STALLED: ("stalled", "bold red")}
 _HIGH, _FULL = 0.75, 0.9  # from here on a gauge is yellow, red
+_LEAST_GROUP_NAME, _GROUP_FIGURES = 20, 44  # columns of a group's row
 _MOST_SWEEPS = 3  # of which lines are shown
 _LONGEST_LINE = 4000  # of the details
 _LONGEST_NAME = 300  # maximum characters of a name or a command
@@ -65,13 +67,22 @@ class RowStyle(NamedTuple):
     now: datetime
     positions: Mapping[str, int]  # run id -> position in the queue
     width: int  # of the column
+    indent: str = ""  # of a run in an open group
 
 
 def columns_for(width: int, id_width: int) -> list[Column]:
-    """The columns that fit; spare width goes to those of _MAY_GROW_BY in their order. id_width: of the longest id."""
+    """The columns that fit; spare width goes to those of _MAY_GROW_BY in their order. id_width: of the longest id.
+
+    Where ids take more than usual, the status is shortened; then the columns that need the widest screen are left out.
+    """
     columns = [column for column in _COLUMNS if width >= column.from_width]
     columns[0] = columns[0]._replace(width=min(columns[0].width, max(id_width, len(columns[0].title))))
-    spare = width - sum(column.width + 1 for column in columns)
+    spare = _spare(columns, width)
+    if spare < 0:
+        shorter = min(_STATUS_GIVES, -spare)
+        columns = [column._replace(width=column.width - shorter * (column.title == "STATUS")) for column in columns]
+    while (spare := _spare(columns, width)) < 0 and len(columns) > _LEAST_COLUMNS:
+        columns.remove(max(columns, key=lambda column: column.from_width))
     extras = {}
     for title, most in _MAY_GROW_BY.items():
         if any(column.title == title for column in columns):
@@ -80,15 +91,52 @@ def columns_for(width: int, id_width: int) -> list[Column]:
     return [column._replace(width=column.width + extras.get(column.title, 0)) for column in columns]
 
 
+def _spare(columns: Sequence[Column], width: int) -> int:
+    return width + 1 - sum(column.width + 1 for column in columns)
+
+
 def title_line(columns: Sequence[Column]) -> Text:
     """The columns' titles."""
     return Text(" ").join(_fitted(Text(column.title), column) for column in columns)
 
 
-def run_line(row: RunRow, now: datetime, positions: Mapping[str, int], columns: Sequence[Column]) -> Text:
+def run_line(
+    row: RunRow, now: datetime, positions: Mapping[str, int], columns: Sequence[Column], indent: str = ""
+) -> Text:
     """A run on one line. positions: run id -> position in the queue."""
-    looks = ((column, RowStyle(now, positions, column.width)) for column in columns)
+    looks = ((column, RowStyle(now, positions, column.width, indent)) for column in columns)
     return Text(" ", no_wrap=True, end="").join(_fitted(column.cell(row, look), column) for column, look in looks)
+
+
+def group_line(head: GroupHead, width: int) -> Text:
+    """A group on one line: how many runs by status, the best value and whose it is, mean and deviation.
+
+    From the right, what does not fit is left out.
+    """
+    line = Text.assemble("▾ " if head.is_open else "▸ ", _plain(head.name, "bold"), no_wrap=True, end="")
+    line.truncate(max(_LEAST_GROUP_NAME, width - _GROUP_FIGURES), overflow="ellipsis")
+    for separator, part in _group_parts(head):
+        if line.cell_len + len(separator) + part.cell_len > width:
+            break
+        line.append(separator, style="dim").append_text(part)
+    line.truncate(width, overflow="ellipsis")
+    return line
+
+
+def _group_parts(head: GroupHead) -> Iterator[tuple[str, Text]]:
+    """Each with what separates it from the one before."""
+    row = head.row
+    separator = "  "
+    for status in Status:
+        if count := row.statuses.get(status.value, 0):
+            yield separator, Text(f"{count} {status.value}", style=STATUS_STYLES[status])
+            separator = ", "
+    if row.best is not None and head.metric is not None:
+        yield " · ", _plain(f"best {formatting.name(head.metric)} {formatting.number(row.best)}")
+        yield " ", _plain(f"({head.run_id})", "dim")
+    if row.mean is not None and row.counted > 1:
+        deviation = "" if row.deviation is None else f" ± {formatting.number(row.deviation)}"
+        yield " · ", _plain(f"mean {formatting.number(row.mean)}{deviation}")
 
 
 def _fitted(text: Text, column: Column) -> Text:
@@ -142,7 +190,7 @@ def _loss(row: RunRow, _: RowStyle) -> Text:
 
 
 _COLUMNS = (
-    Column("RUN", 14, 0, "left", lambda row, _: _plain(row.view.run.spec.id)),
+    Column("RUN", 14, 0, "left", lambda row, look: _plain(look.indent + row.view.run.spec.id)),
     Column("NAME", 10, 88, "left", lambda row, _: _plain(row.view.run.spec.name or "-")),
     Column("STATUS", 13, 0, "left", _status),
     Column("AGE", 6, 96, "right", lambda row, look: Text(formatting.age(row.view.run.spec.created_at, look.now))),
@@ -153,6 +201,7 @@ _COLUMNS = (
     Column("TREND", 8, 72, "left", lambda row, look: Text(trend(row.trend, look.width), style="cyan")),
     Column("COMMAND", 16, 120, "left", lambda row, _: _plain(row.command, "dim")),
 )
+_STATUS_GIVES, _LEAST_COLUMNS = 3, 2
 _MAY_GROW_BY = {"STEP": 4, "NAME": 14, "TREND": 12, "COMMAND": 80}
 
 
@@ -261,14 +310,12 @@ def headline(state: LiveState, width: int) -> Text:
     """How many there are, and what is wrong."""
     if state.problem is not None:
         return Text(printable(state.problem), style="bold red", no_wrap=True, overflow="ellipsis")
-    counts: dict[Status, int] = {}
-    for row in state.rows:
-        status = row.view.run.status
-        if not status.is_final:
-            counts[status] = counts.get(status, 0) + 1
+    total = state.rows.total
     parts = [Text("backprop", style="bold")]
-    parts += [Text(f"{count} {status.value}", style=STATUS_STYLES[status]) for status, count in counts.items()]
-    parts.append(Text(f"{state.total} run{'' if state.total == 1 else 's'}", style="dim"))
+    parts += [
+        Text(f"{count} {status.value}", style=STATUS_STYLES[status]) for status, count in state.rows.active.items()
+    ]
+    parts.append(Text(f"{total} run{'' if total == 1 else 's'}", style="dim"))
     left = Text(" · ").join(parts)
     clock = f"{state.at.astimezone():%H:%M:%S}"
     left.append(" " * max(1, width - left.cell_len - len(clock)) + clock, style="dim")
@@ -277,11 +324,12 @@ def headline(state: LiveState, width: int) -> Text:
 
 def curve_title(shown: ShownRun, *, is_log: bool) -> Text:
     """The run and the metric, its last and best value, and the axes; for a queued run also the reason."""
-    name, run = shown.metric, shown.view.run
+    name, run, head = shown.metric, shown.view.run, shown.head
+    what = run.spec.id if head is None else f"{head.name[:40]}: {'best run ' if head.row.best_id else ''}{run.spec.id}"
     queued = f" · queued: {run.reason}" if run.status is Status.QUEUED and run.reason else ""
     if name is None:
-        return _plain(f"{run.spec.id}{queued or ' · no metrics yet'}")
-    title = f"{run.spec.id}{queued} · {set_cell_size(name, min(cell_len(name), 40))} "
+        return _plain(f"{what}{queued or ' · no metrics yet'}")
+    title = f"{what}{queued} · {set_cell_size(name, min(cell_len(name), 40))} "
     summary = shown.view.summaries.get(name)
     if summary is None:  # what the run used
         usage = shown.view.usage

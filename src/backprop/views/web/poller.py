@@ -157,12 +157,9 @@ class Poller:
         return f"{what}: internal error; see the terminal of backprop ui."
 
     def _read_marks(self) -> object:
-        """Changes when a run is added or removed, or changes its state: experiments.json is replaced then."""
-        home = self.services.home
         if self.pool.why_in_memory is not None:  # experiments.json cannot be written
             return object()
-        snapshot, runs, index = home.snapshot_path.stat(), home.runs_path.stat(), home.index_path.stat()
-        return snapshot.st_ino, snapshot.st_mtime_ns, runs.st_mtime_ns, index.st_ino
+        return self.services.home.change_mark()
 
     def changed_at(self, run_id: str) -> int:
         """The number of the last poll at which a run may have changed."""
