@@ -27,7 +27,8 @@ export class ComparePage {
       on: { change: () => on.controls({ all: this.all.checked }) },
     });
     this.note = el("p", { class: "faint", role: "status" });
-    this.problem = el("p", { class: "hint", hidden: true, role: "status" });
+    this.told = el("p", { class: "hint", role: "status" });
+    this.problem = el("div", { hidden: true }, el("h1", { class: "unseen", text: "Compare runs" }), this.told);
     this.table = el("div", { class: "comparison", tabindex: 0, role: "region", "aria-label": "Comparison" });
     const code = el("section", { class: "panel code-difference", "aria-label": "Code difference" });
     this.code = new CodeDifference(code, on);
@@ -35,8 +36,8 @@ export class ComparePage {
       "div",
       { class: "compare" },
       el(
-        "section",
-        { class: "panel", "aria-label": "Comparison" },
+        "div",
+        { class: "panel" },
         el(
           "div",
           { class: "compare-head" },
@@ -95,7 +96,7 @@ export class ComparePage {
   #instead(message) {
     this.content.hidden = true;
     this.problem.hidden = false;
-    setText(this.problem, format.visible(message));
+    setText(this.told, format.visible(message));
   }
 
   #draw(answer, runsLeftOut) {
