@@ -35,7 +35,7 @@ def spec_of(run_id: str, number: int = 0) -> RunSpec:
         host="bench",
         user="you",
         name=f"trial-{number}" if number % 10 == 0 else None,
-        params={"lr": 0.1},
+        params={"lr": 0.1 / (1 + number % 20), "layers": 2 + number % 5, "seed": number % 1000},
         limits=Limits(timebox_s=600.0, grace_s=30.0, min_free_ram_bytes=0, min_free_disk_bytes=0),
     )
 

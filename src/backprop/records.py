@@ -391,6 +391,13 @@ def with_step(path: str, step: int | None) -> str:
     return path if step is None else f"{path} (step {step})"
 
 
+class Pause(Record, frozen=True):
+    """A pause that is over."""
+
+    after_s: float  # of training in its session
+    paused_s: float
+
+
 class Session(Record, frozen=True):
     """One timeboxed attempt at a run."""
 
@@ -416,6 +423,7 @@ class Session(Record, frozen=True):
     elapsed_s: float | None = None  # None while it is active; without the time it was paused
     paused_at: datetime | None = None  # while it is paused: since when
     paused_s: float = 0.0  # in pauses that are over
+    pauses: tuple[Pause, ...] = ()  # those, the newest
     exit_code: int | None = None
     stopped_by: StopReason | None = None  # the first to ask for its end; None: it came to its own
     paused_by: tuple[Pauser, ...] = ()  # who holds it in place now

@@ -1,11 +1,20 @@
 """The curves on the page: what is drawn of many runs and metrics, what is zoomed, and who is who."""
 
+import re
+
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 from tests.browser.conftest import Page, Training, Ui
 from tests.conftest import Runs
 
+PIXELS = """((hex) => {
+    const canvas = document.querySelector('#run-view .plot canvas');
+    const [r, g, b] = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+    const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+    for (let at = 0; at < data.length; at += 4) if (data[at] === r && data[at + 1] === g && data[at + 2] === b) return true;
+    return false;
+})"""  # whether a colour is in the first chart
 ZOOMED = "document.querySelector('#curves').dataset.zoomed"
 
 
@@ -110,3 +119,59 @@ def test_sessions_are_marked_over_time(page: Page, served: Ui, runs: Runs):
     page.until(lambda: page.js(marks) == "")
     page.press("t")
     page.until(lambda: page.js(marks) == "session 2")
+
+
+def test_pauses_are_marked_over_time(page: Page, served: Ui, training: Training, runs: Runs):
+    """Where the training was paused, and for how long; while it is paused, at the end of the curve."""
+    run_id = training.going_on("live")
+    page.open(f"{served.address}#/run/{run_id}?axis=time")
+    page.until(page.points)
+    marks = "document.querySelector('#run-view .plot').dataset.marks"
+    page.until(lambda: page.js(marks) == "")
+    assert runs.call("pause", run_id).returncode == 0
+    page.until(lambda: page.js(marks) == "paused now")
+    assert runs.call("resume", run_id).returncode == 0
+    page.until(lambda: re.fullmatch(r"paused [\d.:]+( s)?", page.js(marks)))
+    (session,) = runs.document(run_id)["sessions"]
+    (pause,) = session["pauses"]
+    assert 0 < pause["after_s"] < session["elapsed_s"]
+    assert pause["paused_s"] == session["paused_s"]
+    label = "document.querySelector('#run-view .plot').getAttribute('aria-label')"
+    page.until(lambda: re.search(r"paused .* after ", page.js(label)))
+    colours = "getComputedStyle(document.documentElement).getPropertyValue('--pause-ink').trim()"
+    assert page.js(f"{PIXELS}({colours})")
+    page.press("t")
+    page.until(lambda: page.js(marks) == "")
+
+
+def test_axes_have_titles(page: Page, served: Ui, training: Training, runs: Runs):
+    """Of every chart, in all views: what is across and what is up."""
+    written = """
+        window.written = [];
+        const plain = CanvasRenderingContext2D.prototype.fillText;
+        CanvasRenderingContext2D.prototype.fillText = function (text, ...rest) {
+          window.written.push(text);
+          return plain.call(this, text, ...rest);
+        };
+    """
+    training.ended("one", 1.0)
+    training.ended("two", 2.0)
+    run_id = runs.document("one")["id"]
+    runs.set_usage(run_id, '{"since":0,"until":2,"count":2,"values":{"cpu":[100,50]}}\n')
+    added = page.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": written})
+    try:
+        for address, titles in {
+            "#/": {"step", "loss"},
+            "#/?axis=time&log=1&metric=acc": {"time of training", "acc (log)"},
+            "#/?metric=*": {"step", "loss", "acc"},
+            "#/?runs=&by=param.lr&band=param.lr%3D1": {"step", "loss"},
+            f"#/run/{run_id}?axis=time": {"time of training", "loss", "acc", "sys/cpu"},
+            f"#/run/{run_id}": {"step", "time of training", "loss", "acc", "sys/cpu"},
+            "#/?view=scatter&x=param.lr&y=best.loss": {"lr", "best loss"},
+            "#/?view=parallel": {"lr", "best acc"},
+        }.items():
+            page.open("about:blank")
+            page.open(served.address + address)
+            page.until(lambda titles=titles: titles <= set(page.js("window.written")))
+    finally:  # the browser is used by other tests, too
+        page.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)

@@ -117,3 +117,17 @@ def test_what_was_not_kept_is_said(repository: Repository):
     dirty = GitState(commit=one.git.commit, branch="main", dirty=True)
     large = Code(run_id="big", git=dirty, patch=None, folders=one.folders)
     assert "over 10 MB" in difference(one, large).notes[0]
+
+
+def test_a_large_difference_is_cut(repository: Repository):
+    """At so many bytes, which is said; git is ended, not waited for. One that fits is whole."""
+    one = repository.code("one")
+    repository.write("x = 1\n" * 500_000, "data.py")
+    repository.commit()
+    two = repository.code("two")
+    whole = difference(one, two)
+    assert not whole.is_cut
+    cut = difference(one, two, 1000)
+    assert (cut.patch, cut.is_cut) == (whole.patch[:1000], True)
+    fits = difference(one, two, len(whole.patch))
+    assert (fits.patch, fits.is_cut) == (whole.patch, False)

@@ -1,6 +1,5 @@
 """`backprop compare`: runs side by side."""
 
-import os
 import sys
 from datetime import datetime, timezone
 
@@ -21,8 +20,7 @@ from backprop.cli.context import (
 from backprop.errors import UsageError
 from backprop.records import Goal, RunView
 from backprop.store import metric_names, query
-from backprop.store.code import provenance
-from backprop.store.code.diff import Code, Difference, difference
+from backprop.store.code.diff import Difference, difference, recorded
 from backprop.store.home import Home
 from backprop.store.index import Index
 from backprop.views import replicates
@@ -85,7 +83,7 @@ def compare(
             at_step=at,
             with_all=with_all,
         )
-    found = difference(*(_code(home, view) for view in views)) if diff else None
+    found = difference(recorded(home, views[0]), recorded(home, views[1])) if diff else None
     if as_json:
         _print_json(comparison, found)
     elif as_csv:
@@ -123,30 +121,6 @@ def _chosen_metrics(views: list[RunView], asked: tuple[str, ...]) -> list[str]:
 
 def _values_at(index: Index, view: RunView, names: list[str], step: int | None) -> dict[str, tuple[int, float] | None]:
     return {} if step is None else {name: query.at_step(index, view, name, step) for name in names}
-
-
-def _code(home: Home, view: RunView) -> Code:
-    run, spec = view.run, view.run.spec
-    code = run.code
-    folder = [spec.script.rpartition("/")[0]] if spec.script else []
-    return Code(
-        run_id=spec.id,
-        git=code.git,
-        patch=home.rundir(spec.id).read_patch(code.patch),
-        folders=(*folder, spec.cwd),
-        script_sha256=run.last_session.script_sha256 if run.last_session else None,
-        modules=_modules(home, view),
-    )
-
-
-def _modules(home: Home, view: RunView) -> dict[str, str]:
-    """What its last session imported, by names relative to its script's folder."""
-    run = view.run
-    if run.last_session is None or run.spec.script is None:
-        return {}
-    listed = provenance.imported(home.rundir(run.spec.id).read_modules(run.last_session.number))
-    folder = str(home.rundir(run.spec.id).snapshot_path) if run.spec.snapshot_of else os.path.dirname(run.spec.script)  # noqa: PTH120
-    return {os.path.relpath(path, folder): checksum for path, checksum in listed.items()}
 
 
 def _print_json(comparison: Comparison, found: Difference | None) -> None:

@@ -6,6 +6,7 @@ external diffs, text conversions, remote helpers. None of them is needed to read
 
 import os
 import subprocess
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -93,3 +94,27 @@ def finish(
         lines = errors.decode(errors="replace").splitlines() or [f"git ended with {process.returncode}"]
         raise GitError(lines[0].removeprefix("error: ").removeprefix("fatal: "))
     return output
+
+
+def first_bytes(
+    process: "subprocess.Popen[bytes]", max_bytes: int | None, *, allowed: tuple[int, ...], timeout_s: float
+) -> tuple[bytes, bool]:
+    """What it prints, and whether there is more than `max_bytes`: then it is ended. Raises GitError, as `finish`.
+
+    For what prints little on stderr.
+    """
+    assert process.stdout is not None  # noqa: S101  start() makes the pipe
+    late = threading.Timer(timeout_s, process.kill)
+    late.start()
+    output = process.stdout.read(-1 if max_bytes is None else max_bytes)
+    is_cut = bool(process.stdout.read(1))
+    is_late = not late.is_alive()
+    late.cancel()
+    if is_cut or is_late:
+        process.kill()
+        process.communicate()
+    if is_late:
+        raise GitError(f"git took longer than {timeout_s:g} s")
+    if not is_cut:
+        finish(process, allowed=allowed, timeout_s=timeout_s)
+    return output, is_cut

@@ -11,6 +11,7 @@ import msgspec
 
 from backprop.records import (
     PackedSessions,
+    Pause,
     Pauser,
     Run,
     RunSpec,
@@ -40,6 +41,8 @@ from backprop.store.journal.entries import (
     parse,
 )
 
+_MAX_PAUSES = 100  # that are kept of a session: a hot GPU may pause it every minute
+
 
 def gpu_counts(entries: Iterable[Entry]) -> dict[int, int | None]:
     """Session -> the number of GPUs assigned to it; None: unknown, the trainer took what it found."""
@@ -64,7 +67,7 @@ def fold(spec: RunSpec, entries: Iterable[Entry]) -> Run:
 
 
 PACK = 64  # sessions in one; as many and up to twice as many are not packed
-RULES = 1  # to be raised whenever the same entries give another run: a state of other rules is not continued from
+RULES = 2  # to be raised whenever the same entries give another run: a state of other rules is not continued from
 
 
 class FoldedRun(NamedTuple):
@@ -316,9 +319,16 @@ def _continue_session(run: Run, entry: Continued) -> Run:
     session = run.last_session
     if session is None or session.number != entry.session or session.paused_at is None:
         return run
-    paused_s = session.paused_s + entry.paused_s
+    pause = Pause(after_s=session.trained_s(session.paused_at), paused_s=entry.paused_s)
     run = _change_session(
-        run, entry.session, status=Status.RUNNING, reason=None, paused_at=None, paused_by=(), paused_s=paused_s
+        run,
+        entry.session,
+        status=Status.RUNNING,
+        reason=None,
+        paused_at=None,
+        paused_by=(),
+        paused_s=session.paused_s + entry.paused_s,
+        pauses=(*session.pauses, pause)[-_MAX_PAUSES:],
     )
     return msgspec.structs.replace(run, status=Status.RUNNING, reason=None)
 

@@ -158,6 +158,7 @@ def _session(session: Session, now: datetime, reported: Sequence[Checkpoint]) ->
         "ended_at": session.ended_at,
         "elapsed_s": session_elapsed_s(session, now),
         "paused_s": session.paused_s,
+        "pauses": session.pauses,
         "exit_code": session.exit_code,
         "stopped_by": session.stopped_by,
         "paused_by": session.paused_by,

@@ -46,7 +46,7 @@ class Comparison(Record, frozen=True):
     with_all: bool = False  # also what is equal in all
 
 
-class _Fact(NamedTuple):
+class Fact(NamedTuple):
     """One thing about every run."""
 
     label: str
@@ -54,6 +54,8 @@ class _Fact(NamedTuple):
     rank: int  # columns of a higher rank are dropped first
     section: str = ""
     name: str | None = None  # as the heading of a column; None: the label
+    best: frozenset[int] = frozenset()  # positions of the runs with the best value of a metric
+    is_setting: bool = False  # it was there before the run, and may be why another fact differs
 
 
 def gpu_hours(view: RunView, counts: Mapping[int, int | None], now: datetime) -> float | None:
@@ -88,22 +90,29 @@ def best_places(goal: Goal | None, values: Sequence[float | None]) -> set[int]:
 def comparison_table(comparison: Comparison, now: datetime, screen: Screen | None = None) -> Grid:
     """The comparison as text, and the columns that did not fit."""
     screen = screen or stdout_screen()
-    facts = [*_state_facts(comparison, now, screen), *_param_facts(comparison), *_metric_facts(comparison)]
-    facts += _usage_facts(comparison)
+    found = list(all_facts(comparison, now, screen))
     count = len(comparison.sides)
     if screen.is_terminal:
         widths = [cells(_column_title(side)) for side in comparison.sides]
-        for fact in facts:
+        for fact in found:
             widths = [
                 max(width, cells(cut(cell.text, _VALUE_WIDTH))) for width, cell in zip(widths, fact.cells, strict=True)
             ]
-        label_width = max(cells(cut(fact.label, _LABEL_WIDTH)) for fact in facts)
+        label_width = max(cells(cut(fact.label, _LABEL_WIDTH)) for fact in found)
         fits = label_width + sum(len(GAP) + width for width in widths) <= screen.width
-        return _side_by_side(comparison, facts, screen) if fits or count == 2 else _below(comparison, facts, screen)
-    return _side_by_side(comparison, facts, screen) if count <= _FEW else _below(comparison, facts, screen)
+        return _side_by_side(comparison, found, screen) if fits or count == 2 else _below(comparison, found, screen)
+    return _side_by_side(comparison, found, screen) if count <= _FEW else _below(comparison, found, screen)
 
 
-def _side_by_side(comparison: Comparison, facts: Sequence[_Fact], screen: Screen) -> Grid:
+def all_facts(comparison: Comparison, now: datetime, screen: Screen) -> Iterator[Fact]:
+    """What is compared, from top to bottom."""
+    yield from _state_facts(comparison, now, screen)
+    yield from _param_facts(comparison)
+    yield from _metric_facts(comparison)
+    yield from _usage_facts(comparison)
+
+
+def _side_by_side(comparison: Comparison, facts: Sequence[Fact], screen: Screen) -> Grid:
     """One column per run, one section after another."""
     labels: list[Cell] = []
     columns: list[list[Cell]] = [[] for _ in comparison.sides]
@@ -129,7 +138,7 @@ def _side_by_side(comparison: Comparison, facts: Sequence[_Fact], screen: Screen
     )
 
 
-def _below(comparison: Comparison, facts: Sequence[_Fact], screen: Screen) -> Grid:
+def _below(comparison: Comparison, facts: Sequence[Fact], screen: Screen) -> Grid:
     """One row per run."""
     ids = [Cell(side.view.run.spec.id) for side in comparison.sides]
     columns = [Column("RUN", ids, rank=0)]
@@ -166,25 +175,25 @@ def _column_title(side: ComparedRun) -> str:
     return side.view.run.spec.id
 
 
-def _state_facts(comparison: Comparison, now: datetime, screen: Screen) -> Iterator[_Fact]:
+def _state_facts(comparison: Comparison, now: datetime, screen: Screen) -> Iterator[Fact]:
     views = [side.view for side in comparison.sides]
     specs = [view.run.spec for view in views]
-    yield _Fact("name", [Cell(spec.name or _NONE) for spec in specs], 3)
+    yield Fact("name", [Cell(spec.name or _NONE) for spec in specs], 3)
     statuses = [view.run.status for view in views]
     mark = "{0} {1}" if screen.is_terminal and screen.has_blocks else "{1}"
-    yield _Fact("status", [Cell(mark.format(SYMBOLS[s], s.value), STYLES[s]) for s in statuses], 0)
+    yield Fact("status", [Cell(mark.format(SYMBOLS[s], s.value), STYLES[s]) for s in statuses], 0)
     if any(view.run.reason for view in views):
-        yield _Fact("why", [Cell(view.run.reason or _NONE) for view in views], 30)
-    yield _Fact("age", [Cell(formatting.age(spec.created_at, now)) for spec in specs], 31)
-    yield _Fact("time", [Cell(formatting.duration(side.elapsed_s)) for side in comparison.sides], 8)
-    yield _Fact("sessions", [Cell(str(view.run.session_count)) for view in views], 22)
-    yield _Fact("gpu-hours", [Cell(formatting.number(side.gpu_hours)) for side in comparison.sides], 9)
-    yield _Fact("step", [Cell(_NONE if view.last_step is None else str(view.last_step)) for view in views], 10)
+        yield Fact("why", [Cell(view.run.reason or _NONE) for view in views], 30)
+    yield Fact("age", [Cell(formatting.age(spec.created_at, now)) for spec in specs], 31)
+    yield Fact("time", [Cell(formatting.duration(side.elapsed_s)) for side in comparison.sides], 8)
+    yield Fact("sessions", [Cell(str(view.run.session_count)) for view in views], 22)
+    yield Fact("gpu-hours", [Cell(formatting.number(side.gpu_hours)) for side in comparison.sides], 9)
+    yield Fact("step", [Cell(_NONE if view.last_step is None else str(view.last_step)) for view in views], 10)
     differing = [
-        _Fact("host", [Cell(spec.host) for spec in specs], 24),
-        _Fact("python", [Cell(spec.python or _NONE) for spec in specs], 25),
-        _Fact("script", [Cell(spec.script or spec.command[0]) for spec in specs], 26),
-        _Fact("code", [Cell(_code(view.run.code.git)) for view in views], 23),
+        Fact("host", [Cell(spec.host) for spec in specs], 24, is_setting=True),
+        Fact("python", [Cell(spec.python or _NONE) for spec in specs], 25, is_setting=True),
+        Fact("script", [Cell(spec.script or spec.command[0]) for spec in specs], 26, is_setting=True),
+        Fact("code", [Cell(_code(view.run.code.git)) for view in views], 23, is_setting=True),
     ]
     for fact in differing:
         if comparison.with_all or len({cell.text for cell in fact.cells}) > 1:
@@ -197,46 +206,48 @@ def _code(git: GitState | None) -> str:
     return (git.commit or "no commit")[:10] + (", changed" if git.dirty else "")
 
 
-def _param_facts(comparison: Comparison) -> Iterator[_Fact]:
+def _param_facts(comparison: Comparison) -> Iterator[Fact]:
     for place, name in enumerate(comparison.params):
         values = [side.view.params.get(name, params.ABSENT) for side in comparison.sides]
         row = [Cell(params.text(value)) for value in values]
         rank = 4 + place if place < _FIRST_PARAMS else 20
-        yield _Fact(formatting.name(name), row, rank, section="params", name=formatting.name(name))
+        label = formatting.name(name)
+        yield Fact(label, row, rank, section="params", name=label, is_setting=True)
 
 
-def _metric_facts(comparison: Comparison) -> Iterator[_Fact]:
+def _metric_facts(comparison: Comparison) -> Iterator[Fact]:
     views = [side.view for side in comparison.sides]
     for place, name in enumerate(comparison.metrics):
         goal = metric_names.common_goal(name, views)
+        title = formatting.name(name)
         rank = 1 if place == 0 else 11 + place
         summaries = [view.summaries.get(name) for view in views]
-        row = _starred(goal, [None if summary is None else summary.last for summary in summaries])
-        yield _Fact(formatting.name(name), row, rank, section="metrics", name=formatting.name(name))
+        lasts = [None if summary is None else summary.last for summary in summaries]
+        yield _starred(Fact(title, [], rank, "metrics", title), goal, lasts)
         bests = [metric_names.best(view, name) for view in views]
         if any(bests):
-            row = _starred(goal, [found and found[0] for found in bests], [found and found[1] for found in bests])
-            yield _Fact("  best, at step", row, rank + 6, section="metrics", name=f"best {formatting.name(name)}")
+            fact = Fact("  best, at step", [], rank + 6, "metrics", f"best {title}")
+            yield _starred(fact, goal, [found and found[0] for found in bests], [found and found[1] for found in bests])
         if comparison.at_step is not None:
             points = [side.at.get(name) for side in comparison.sides]
             steps = [point[0] if point and point[0] != comparison.at_step else None for point in points]
             label = f"at {comparison.at_step}"
-            row = _starred(goal, [point and point[1] for point in points], steps)
-            yield _Fact(f"  {label}", row, rank + 1, section="metrics", name=f"{formatting.name(name)} {label}")
+            fact = Fact(f"  {label}", [], rank + 1, "metrics", f"{title} {label}")
+            yield _starred(fact, goal, [point and point[1] for point in points], steps)
 
 
-def _usage_facts(comparison: Comparison) -> Iterator[_Fact]:
+def _usage_facts(comparison: Comparison) -> Iterator[Fact]:
     """What the runs used; no star: less is not better."""
     for place, (label, figure) in enumerate(usage_text.COMPARED.items()):
         found = [Cell(usage_text.figure(side.view.usage, figure)) for side in comparison.sides]
         if any(cell.text != _NONE for cell in found):
-            yield _Fact(label, found, 40 + place, section="used", name=f"{figures.PREFIX}{figure}")
+            yield Fact(label, found, 40 + place, section="used", name=f"{figures.PREFIX}{figure}")
 
 
 def _starred(
-    goal: Goal | None, values: Sequence[float | None], steps: Sequence[int | None] | None = None
-) -> list[Cell]:
-    """Values of a metric, the best with a star; each followed by its step if `steps` is given."""
+    fact: Fact, goal: Goal | None, values: Sequence[float | None], steps: Sequence[int | None] | None = None
+) -> Fact:
+    """The fact with the values of a metric, the best with a star; each followed by its step if `steps` is given."""
     top = best_places(goal, values)
     row = []
     for place, value in enumerate(values):
@@ -247,4 +258,4 @@ def _starred(
             text += f" ({steps[place]})"
         style = BRIGHT + GREEN if place in top else RED if value is not None and not math.isfinite(value) else ""
         row.append(Cell(text, style))
-    return row
+    return fact._replace(cells=row, best=frozenset(top))

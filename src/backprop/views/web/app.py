@@ -26,14 +26,16 @@ from starlette.types import ASGIApp
 from backprop.errors import BackpropError, NoSuchRunError
 from backprop.records import Run, RunView
 from backprop.store import metric_names, query
+from backprop.store.code.diff import difference, recorded
 from backprop.store.home import HomeBusyError
 from backprop.views.bands import band
 from backprop.views.documents.comparison import comparison_rows
 from backprop.views.documents.csv_text import csv_lines
 from backprop.views.report import report
 from backprop.views.terminal.comparison_table import Comparison, side
+from backprop.views.terminal.params import differing as differing_params
 from backprop.views.terminal.params import names
-from backprop.views.web import columns, logs, params, serializers
+from backprop.views.web import columns, comparison, logs, params, serializers
 from backprop.views.web.auth import AccessToken, Address, AuthMiddleware
 from backprop.views.web.index_pool import IndexPool, NotYetError
 from backprop.views.web.services import Services
@@ -114,6 +116,8 @@ class Pages:
             Route("/api/machine", self.machine),
             Route("/api/events", self.events),
             Route("/api/many", self.many, methods=["POST"]),
+            Route("/api/compare", self.compare),
+            Route("/api/compare/code", self.code),
             Route("/api/csv", self.csv),
             Route("/api/report", self.report),
             Route("/api/runs/{id}/stop", self.stop, methods=["POST"]),
@@ -150,13 +154,14 @@ class Pages:
         now = datetime.now(timezone.utc)
         with self._pool.connection() as index:
             views = query.runs(index, wanted)
-            shown = columns.usual(views) if keys is None else keys
+            differing = differing_params(views)
+            shown = columns.usual(differing) if keys is None else keys
             return _json(
                 {
                     "total": query.count(index),
                     "shown_of": query.count(index, wanted),
                     "columns": columns.heads(shown, views),
-                    "offered": columns.offered(views),
+                    "offered": columns.offered(views, differing),
                     "runs": [serializers.row(index, view, now, shown) for view in views],
                 }
             )
@@ -244,20 +249,36 @@ class Pages:
             text = report(index, views, datetime.now(timezone.utc))
         return Response(text.encode(errors="backslashreplace"), media_type="application/octet-stream")
 
+    def compare(self, request: Request) -> Response:
+        """Runs side by side, as `backprop compare` shows them."""
+        run_ids, with_all = params.compared(request), params.choice(request, "all", ("0", "1")) == "1"
+        self._pool.catch_up()
+        with self._pool.connection() as index:
+            views = [self._pool.run(index, run_id) for run_id in run_ids]
+        return _json(comparison.comparison_document(views, datetime.now(timezone.utc), with_all=with_all))
+
+    def code(self, request: Request) -> Response:
+        """How the code of two runs differs, as `backprop compare --diff` finds it. May take git some seconds."""
+        run_ids = params.compared(request, most=2)
+        with self._pool.connection() as index:
+            views = [self._pool.run(index, run_id) for run_id in run_ids]
+        one, other = (recorded(self._services.home, view) for view in views)
+        return _json(comparison.difference_document(difference(one, other, comparison.MAX_DIFF_BYTES)))
+
     def csv(self, request: Request) -> Response:
         """A row for each run, as `backprop compare --all --csv` prints them."""
         run_ids = params.run_ids(request)
         with self._pool.connection() as index:
             views = [self._pool.run(index, run_id) for run_id in run_ids]
         now = datetime.now(timezone.utc)
-        comparison = Comparison(
+        table = Comparison(
             sides=tuple(side(view, now, {}) for view in views),
             metrics=tuple(metric_names.in_order(views)),
             params=tuple(names(views)),
             at_step=None,
             with_all=True,
         )
-        return PlainTextResponse("".join(csv_lines(comparison_rows(comparison))), media_type="text/csv; charset=utf-8")
+        return PlainTextResponse("".join(csv_lines(comparison_rows(table))), media_type="text/csv; charset=utf-8")
 
     def machine(self, request: Request) -> Response:  # noqa: ARG002
         """The machine and who uses it, as it was read last."""

@@ -26,14 +26,14 @@ def mistake(key: str) -> str | None:
     return wrong or f"a column is param.NAME, metric.NAME, best.NAME or sys.NAME, not {key[:80]!r}."
 
 
-def usual(views: Sequence[RunView]) -> list[str]:
-    """The columns of a table for which nobody has chosen any: the first parameters in which these runs differ."""
-    return [f"param.{name}" for name in params.differing(views)[:_MAX_USUAL]]
+def usual(differing: Sequence[str]) -> list[str]:
+    """The columns of a table for which nobody has chosen any: the first parameters in which its runs differ."""
+    return [f"param.{name}" for name in differing[:_MAX_USUAL]]
 
 
-def offered(views: Sequence[RunView]) -> list[str]:
+def offered(views: Sequence[RunView], differing: Sequence[str]) -> list[str]:
     """What can be chosen for these runs: parameters, those that differ first, then metrics, then what they used."""
-    names = dict.fromkeys([*params.differing(views), *params.names(views)])
+    names = dict.fromkeys([*differing, *params.names(views)])
     metrics = sorted({name for view in views for name in view.summaries if not metric_names.is_progress(name)})
     used = [name for name in figures.NAMES if any(figures.value(view.usage, name) is not None for view in views)]
     with_goal = {name for name in metrics if metric_names.common_goal(name, views) is not None}

@@ -15,6 +15,7 @@ from backprop.store.index import Index
 from backprop.store.rundir import RUN_ID
 from backprop.views.web import columns as web_columns
 from backprop.views.web import logs, serializers
+from backprop.views.web.comparison import MAX_RUNS as MAX_COMPARED
 from backprop.views.web.sse import Subscription
 
 MAX_ROWS = 500
@@ -125,6 +126,14 @@ def run_ids(request: Request) -> list[str]:
     found = request.query_params.getlist("run")
     if not 0 < len(found) <= MAX_ROWS:
         raise invalid(f"name 1 to {MAX_ROWS} runs: run=ID&run=ID.")
+    return found
+
+
+def compared(request: Request, most: int = MAX_COMPARED) -> list[str]:
+    """The ids of two runs or more, each once."""
+    found = list(dict.fromkeys(request.query_params.getlist("run")))
+    if not 2 <= len(found) <= most:
+        raise invalid(f"name {2 if most == 2 else f'2 to {most}'} runs: run=ID&run=ID.")
     return found
 
 

@@ -71,6 +71,14 @@ export function values({ search, filter, columns, of }, signal) {
 export const band = (filter, metric, axis, signal) =>
   getJson(`/api/bands?${new URLSearchParams({ filter, metric, axis })}`, signal);
 
+const named = (ids) => new URLSearchParams(ids.map((id) => ["run", id]));
+
+/** Runs side by side: {runs, rows, left_out, over_seeds}. */
+export const compare = ({ ids, isAll }, signal) => getJson(`/api/compare?${named(ids)}&all=${isAll ? 1 : 0}`, signal);
+
+/** How the code of two runs differs: {notes, files, files_left_out, is_cut}. */
+export const codeDifference = (ids, signal) => getJson(`/api/compare/code?${named(ids)}`, signal);
+
 export const run = (id, signal, waits) => getJson(of(id), signal, waits);
 export const machine = (signal) => getJson("/api/machine", signal);
 export const patch = async (id, signal) => (await get(`${of(id)}/patch`, signal)).text();

@@ -5,6 +5,7 @@ import { decades, drawable, spikes, stepTick, timeTick, yAxisSize, ySpan } from 
 import { smoothed } from "./curvedata.js";
 import { el, setAttribute, setText } from "./dom.js";
 import * as format from "./format.js";
+import { drawMarks, drawMissing, drawSpikes } from "./marks.js";
 import { ink, swatch } from "./palette.js";
 
 const { uPlot } = globalThis; // index.html loads it before the modules
@@ -66,7 +67,7 @@ export class Chart {
 
   /**
    * curves: [{run, name, slot, x, y, missing}], bands: [{run, name, slot, xs, mean, low, high}],
-   * options: {axis, isLog, smooth, range, look, marks: [{x, text}]}. `look` is anything that changes when colours do.
+   * options: {axis, isLog, smooth, range, look, marks: [{x, text, isPause}]}. `look` is anything that changes when colours do.
    */
   draw(curves, bands, options) {
     const means = bands.map(({ xs, mean, low, high, ...band }) => ({
@@ -139,10 +140,11 @@ export class Chart {
     this.note.hidden = text === "";
     setText(this.note, text);
     const told = this.#curves.map((curve) => `${curve.name} ${format.number(lastOf(curve))}`).join(", ");
+    const marks = this.#options.marks.map((mark) => `, ${mark.text} after ${format.duration(mark.x)}`).join("");
     setAttribute(
       this.canvas,
       "aria-label",
-      `${format.name(this.metric, 80)} by ${this.#options.axis}: last ${format.visible(told, 1000) || "none"}`,
+      `${format.name(this.metric, 80)} by ${this.#options.axis}: last ${format.visible(told, 1000) || "none"}${marks}`,
     );
   }
 
@@ -218,27 +220,16 @@ export class Chart {
           return curve.low ? [main, edge, edge] : smooth > 0 ? [raw, main] : [main];
         }),
       ],
-      bands: this.#bandPairs().map(([low, high, slot]) => ({
+      bands: bandPairs(this.#curves, smooth).map(([low, high, slot]) => ({
         series: [high, low],
         fill: ink(slot).colour + BAND_ALPHA,
       })),
       hooks: {
         setSelect: [(u) => this.#selected(u)],
         setCursor: [(u) => this.#showAt(u)],
-        draw: [(u) => this.#markMissing(u), (u) => this.#markSpikes(u), (u) => this.#drawMarks(u)],
+        draw: [(u) => drawMissing(u, this.#curves), (u) => drawSpikes(u, this.#spikes), (u) => this.#drawMarks(u)],
       },
     };
-  }
-
-  /** Of each band the numbers of the series that are its edges, and its slot. */
-  #bandPairs() {
-    const pairs = [];
-    let number = 1;
-    for (const { low, slot } of this.#curves) {
-      if (low) pairs.push([number + 1, number + 2, slot]);
-      number += low ? 3 : this.#options.smooth > 0 ? 2 : 1;
-    }
-    return pairs;
   }
 
   #xRange(min, max) {
@@ -301,88 +292,18 @@ export class Chart {
 
   /** Zoom and move by keys. */
   #pressed(event) {
-    const shift = { ArrowLeft: -0.25, ArrowRight: 0.25 }[event.key] ?? 0;
-    const factor = { "+": 0.5, "=": 0.5, "-": 2 }[event.key] ?? 1;
-    if ((shift === 0 && factor === 1) || this.#extent === null || event.ctrlKey || event.metaKey || event.altKey)
-      return;
+    if (this.#extent === null || event.ctrlKey || event.metaKey || event.altKey) return;
+    const range = rangeAfter(event.key, this.#options.range ?? this.#extent, this.#extent);
+    if (range === undefined) return;
     event.preventDefault();
     event.stopPropagation();
-    const { min, max } = this.#options.range ?? this.#extent;
-    const whole = this.#extent.max - this.#extent.min;
-    const width = Math.min(whole, (max - min) * factor);
-    const middle = (min + max) / 2 + shift * (max - min);
-    const from = Math.max(this.#extent.min, Math.min(this.#extent.max - width, middle - width / 2));
-    if (width > 0) this.on.zoom(width >= whole ? null : { min: from, max: from + width });
+    this.on.zoom(range);
   }
 
-  /** A cross at the foot of the plot wherever a value was NaN or infinite. */
-  #markMissing(u) {
-    const { ctx, bbox } = u;
-    const size = 3.5 * devicePixelRatio;
-    const y = bbox.top + bbox.height - size - 2;
-    ctx.save();
-    ctx.lineWidth = 1.5 * devicePixelRatio;
-    ctx.beginPath();
-    ctx.rect(bbox.left - size, bbox.top, bbox.width + 2 * size, bbox.height);
-    ctx.clip();
-    for (const curve of this.#curves) {
-      ctx.strokeStyle = ink(curve.slot).colour;
-      ctx.beginPath();
-      let before = -Infinity;
-      for (const missing of curve.missing) {
-        const x = Math.round(u.valToPos(missing, "x", true));
-        if (x - before < size * 1.5) continue; // one mark where several would lie over one another
-        before = x;
-        ctx.moveTo(x - size, y - size);
-        ctx.lineTo(x + size, y + size);
-        ctx.moveTo(x + size, y - size);
-        ctx.lineTo(x - size, y + size);
-      }
-      ctx.stroke();
-    }
-    ctx.restore();
-  }
-
-  /** A line for each mark, with its text at the top where there is room. */
   #drawMarks(u) {
-    const { ctx, bbox } = u;
-    const style = getComputedStyle(this.root);
-    let free = -Infinity;
-    this.canvas.dataset.marks = this.#options.marks.map(({ text }) => text).join(", "); // for tests
-    ctx.save();
-    ctx.strokeStyle = ctx.fillStyle = style.getPropertyValue("--axis-text");
-    ctx.setLineDash([3 * devicePixelRatio, 3 * devicePixelRatio]);
-    ctx.font = `${10 * devicePixelRatio}px ${style.fontFamily}`;
-    for (const { x, text } of this.#options.marks) {
-      const place = Math.round(u.valToPos(x, "x", true));
-      if (place < bbox.left || place > bbox.left + bbox.width) continue;
-      ctx.beginPath();
-      ctx.moveTo(place, bbox.top);
-      ctx.lineTo(place, bbox.top + bbox.height);
-      ctx.stroke();
-      if (place < free) continue;
-      ctx.fillText(text, place + 3 * devicePixelRatio, bbox.top + 9 * devicePixelRatio);
-      free = place + ctx.measureText(text).width + 9 * devicePixelRatio;
-    }
-    ctx.restore();
-  }
-
-  /** A triangle at the edge where a curve goes beyond it. */
-  #markSpikes(u) {
-    const { ctx, bbox } = u;
-    const size = 4 * devicePixelRatio;
-    ctx.save();
-    for (const { slot, x, isAbove } of this.#spikes) {
-      const [middle, edge] = [u.valToPos(x, "x", true), isAbove ? bbox.top : bbox.top + bbox.height];
-      const foot = edge + (isAbove ? 2 * size : -2 * size);
-      ctx.fillStyle = ink(slot).colour;
-      ctx.beginPath();
-      ctx.moveTo(middle, edge);
-      ctx.lineTo(middle - size, foot);
-      ctx.lineTo(middle + size, foot);
-      ctx.fill();
-    }
-    ctx.restore();
+    const { marks } = this.#options;
+    this.canvas.dataset.marks = marks.map(({ text }) => text).join(", "); // for tests
+    drawMarks(u, marks, getComputedStyle(this.root));
   }
 
   remove() {
@@ -392,6 +313,29 @@ export class Chart {
     this.#plot = null;
     this.root.remove();
   }
+}
+
+/** Of each band the numbers of the series that are its edges, and its slot. */
+function bandPairs(curves, smooth) {
+  const pairs = [];
+  let number = 1;
+  for (const { low, slot } of curves) {
+    if (low) pairs.push([number + 1, number + 2, slot]);
+    number += low ? 3 : smooth > 0 ? 2 : 1;
+  }
+  return pairs;
+}
+
+/** The range after a key that zooms or moves; null: the whole; undefined: the key does neither. */
+function rangeAfter(key, { min, max }, extent) {
+  const shift = { ArrowLeft: -0.25, ArrowRight: 0.25 }[key] ?? 0;
+  const factor = { "+": 0.5, "=": 0.5, "-": 2 }[key] ?? 1;
+  const whole = extent.max - extent.min;
+  if ((shift === 0 && factor === 1) || whole <= 0) return undefined;
+  const width = Math.min(whole, (max - min) * factor);
+  const middle = (min + max) / 2 + shift * (max - min);
+  const from = Math.max(extent.min, Math.min(extent.max - width, middle - width / 2));
+  return width >= whole ? null : { min: from, max: from + width };
 }
 
 function prepared(curve, { isLog, smooth }) {

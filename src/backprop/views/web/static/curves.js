@@ -120,7 +120,7 @@ export class CurvesPanel {
     if (!isSame) this.#load();
   }
 
-  /** Instants on the time axis that are marked: [{x, text}], x in seconds of training. */
+  /** Instants on the time axis that are marked: [{x, text, isPause}], x in seconds of training. */
   setMarks(marks) {
     this.#marks = marks;
     this.redraw();

@@ -12,6 +12,7 @@ const KEYS = [
   [["End", "G"], "End  G", "last run", "last"],
   [["Enter", "o"], "Enter  o", "open the run's page", "open"],
   [["x", " "], "x  Space", "show or hide the run's curve", "choose"],
+  [["c"], "c", "compare the selected runs", "compare"],
   [["/"], "/", "search", "search"],
   [["f"], "f", "filter", "filter"],
   [["s"], "s", "stop the run (asks first)", "stop"],

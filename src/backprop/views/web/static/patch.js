@@ -14,7 +14,7 @@ export function patchSection(run, onFailed) {
   section.addEventListener("toggle", async () => {
     if (!section.open || text.childElementCount) return;
     try {
-      show(text, (await api.patch(run)).split("\n"));
+      showLines(text, (await api.patch(run)).split("\n"));
     } catch (error) {
       onFailed(error);
     }
@@ -22,7 +22,8 @@ export function patchSection(run, onFailed) {
   return section;
 }
 
-function show(root, lines) {
+/** Lines of a patch, coloured; many only on request. */
+export function showLines(root, lines) {
   root.replaceChildren(...lines.slice(0, FIRST_LINES).map(line));
   const left = lines.length - FIRST_LINES;
   if (left <= 0) return;

@@ -3,9 +3,13 @@
 //   #/?search=digits&filter=lr>1e-4&sort=loss&desc=0&runs=abc,def&metric=loss&axis=time&log=1&smooth=0.6
 //   #/?cols=param.lr,best.loss&by=group&band=group="lr"
 //   #/run/abc?metric=...
+//   #/compare?runs=abc,def&all=1&code=abc,def
 
 const DEFAULTS = Object.freeze({
   run: null, // id of the run whose page is open
+  compare: false, // the selected runs are compared
+  all: false, // also what is the same in all of them
+  code: null, // the two whose code is compared; null: the first ones
   search: "",
   filter: "",
   sort: "created",
@@ -39,6 +43,9 @@ export function parse(hash) {
   const ids = asked.get("runs");
   return {
     run: path.startsWith("/run/") ? decoded(path.slice(5)) : null,
+    compare: path === "/compare",
+    all: asked.get("all") === "1",
+    code: pair(asked.get("code")),
     search: asked.get("search") ?? "",
     filter: asked.get("filter") ?? "",
     sort: asked.get("sort") || DEFAULTS.sort,
@@ -56,6 +63,11 @@ export function parse(hash) {
     log: asked.get("log") === "1",
     smooth: smooth >= 0 && smooth < 1 ? smooth : 0,
   };
+}
+
+function pair(text) {
+  const ids = (text ?? "").split(",").filter(Boolean);
+  return ids.length === 2 ? ids : null;
 }
 
 function decoded(text) {
@@ -82,7 +94,9 @@ export function address(state) {
   if (state.axis !== DEFAULTS.axis) query.set("axis", state.axis);
   if (state.log) query.set("log", "1");
   if (state.smooth > 0) query.set("smooth", String(state.smooth));
-  const path = state.run === null ? "/" : `/run/${encodeURIComponent(state.run)}`;
+  if (state.all) query.set("all", "1");
+  if (state.code !== null) query.set("code", state.code.join(","));
+  const path = state.run !== null ? `/run/${encodeURIComponent(state.run)}` : state.compare ? "/compare" : "/";
   const text = query.toString().replaceAll("%2C", ",").replaceAll("%2A", "*");
   return `#${path}${text ? `?${text}` : ""}`;
 }
@@ -99,9 +113,14 @@ export class Route {
   go(changes) {
     const next = { ...this.state, ...changes };
     const url = address(next);
-    if (next.run !== this.state.run) history.pushState(null, "", url);
+    if (next.run !== this.state.run || next.compare !== this.state.compare) history.pushState(null, "", url);
     else history.replaceState(null, "", url);
     this.#take(next);
+  }
+
+  /** Whether the table of runs is shown. */
+  get isOfRuns() {
+    return this.state.run === null && !this.state.compare;
   }
 
   /** The address with some changes, for a link. */

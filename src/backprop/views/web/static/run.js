@@ -150,7 +150,7 @@ export class RunPage {
     const names = [...Object.keys(details.summaries ?? {}), ...measured];
     const run = { id: details.id, name: details.name || details.id, detail: "", isGoingOn: details.is_going_on };
     this.panel.setRuns(names.length ? [run] : []);
-    this.panel.setMarks(sessionMarks(details));
+    this.panel.setMarks(marksOf(details));
     this.panel.setMetrics(names, details.metric ?? (names.includes("loss") ? "loss" : null), measured);
     this.log.setSessions(details.session_count ?? details.sessions.length);
     if (this.#patchOf !== details.id) {
@@ -242,16 +242,19 @@ export class RunPage {
   }
 }
 
-/** Where sessions after the first began, in seconds of training, and how long they were paused. */
-function sessionMarks({ sessions, session_count: count }) {
+/** Where sessions after the first began, and where each was paused, in seconds of training. */
+function marksOf({ sessions, session_count: count, status }) {
+  if (sessions.length < count) return []; // of more sessions than are listed it is not known where they began
   let x = 0;
   const marks = [];
-  for (const { number, elapsed_s: elapsed, paused_s: paused } of sessions) {
-    const text = `session ${number}${paused >= 1 ? `, paused ${format.duration(paused)}` : ""}`;
-    if (x > 0 || paused >= 1) marks.push({ x, text });
+  for (const { number, elapsed_s: elapsed, pauses } of sessions) {
+    if (number > 1) marks.push({ x, text: `session ${number}` });
+    for (const { after_s: after, paused_s: paused } of pauses)
+      marks.push({ x: x + after, text: `paused ${format.duration(paused)}`, isPause: true });
     x += elapsed;
   }
-  return sessions.length < count ? [] : marks; // of more sessions than are listed it is not known where they began
+  if (status === "paused") marks.push({ x, text: "paused now", isPause: true });
+  return marks;
 }
 
 function* tables(run) {

@@ -10,7 +10,7 @@ const NAMED = 5; // runs in a question
 export class Selection {
   #runs = []; // [{id, name}]
 
-  /** on: all(), best(count), none(), png(). */
+  /** on: all(), best(count), none(), compare(), png(). */
   constructor(root, on) {
     this.root = root;
     this.count = el("span", { class: "count", role: "status" });
@@ -18,6 +18,7 @@ export class Selection {
     this.acts = el(
       "span",
       { class: "acts", role: "group", "aria-label": "With the selected runs" },
+      (this.compare = button("Compare", () => on.compare())),
       button("Stop", () => this.#ask("stop", "Stop", "They are asked to finish their step, save and exit.")),
       button("Pause", () => this.#do("pause")),
       button("Resume", () => this.#ask("resume", "Resume", "Those that have ended get another session.")),
@@ -48,6 +49,7 @@ export class Selection {
     this.#runs = runs;
     setText(this.count, runs.length ? `${format.whole(runs.length)} selected` : "select");
     this.acts.hidden = runs.length === 0;
+    this.compare.disabled = runs.length < 2;
   }
 
   #ids = () => this.#runs.map((run) => run.id);
