@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -66,7 +67,7 @@ class Runs:
     def __init__(self, folder: Path) -> None:
         self.home = folder / "home"
         self.work = folder / "work"
-        self.work.mkdir()
+        self.work.mkdir(parents=True, exist_ok=True)
         self.environment = {
             **{
                 key: value
@@ -231,6 +232,36 @@ def runs(tmp_path: Path) -> Iterator[Runs]:
     made = Runs(tmp_path)
     yield made
     made.clean_up()
+
+
+def recorded(record: Callable[[Runs], None]) -> Callable[..., Iterator[Runs]]:
+    """A fixture: home and working folder as `record` has left them.
+
+    It runs once in each process of pytest, and what it leaves is copied, at the same paths, for each test, which may
+    change it: to record a run costs as much as to look at it ten times.
+    """
+    kept: list[tuple[Path, dict[str, str]]] = []
+
+    @pytest.fixture(name=record.__name__)
+    def fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+        if not kept:
+            folder = tmp_path_factory.mktemp(record.__name__)
+            first = Runs(folder / "original")
+            try:
+                record(first)
+            finally:
+                first.clean_up()
+            (folder / "original").rename(folder / "kept")
+            kept.append((folder, first.environment))
+        folder, environment = kept[0]
+        shutil.copytree(folder / "kept", folder / "original", symlinks=True)
+        made = Runs(folder / "original")
+        made.environment = {**environment}
+        yield made
+        made.clean_up()
+        shutil.rmtree(folder / "original")
+
+    return fixture
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from tests.conftest import HANG_S, Runs, wait_for
+from tests.conftest import HANG_S, Runs, recorded, wait_for
 
 QUICK = """
     print(json.dumps({"step": 1, "loss": 0.5}), flush=True)
@@ -20,8 +20,8 @@ def ids(runs: Runs, *words: str) -> list[str]:
     return sorted(run["id"] for run in json.loads(done.stdout))
 
 
-@pytest.fixture
-def tree(runs: Runs) -> Runs:
+@recorded
+def tree(runs: Runs) -> None:
     """Runs a, b of a, and c: with a group, tags and a note."""
     runs.script(QUICK)
     first = ("--group", "lr", "--tag", "base", "--tag", "v1", "--note", "where we start")
@@ -29,7 +29,6 @@ def tree(runs: Runs) -> Runs:
     done = runs.call("run", "train.py", "--run-id", "b", "--parent", "a", "--group", "LR", "--tag", "baseline")
     assert (done.returncode, done.stderr) == (0, done.stderr)
     assert runs.call("run", "train.py", "--run-id", "c").returncode == 0
-    return runs
 
 
 def test_what_is_said_at_the_start_is_in_every_document(tree: Runs):

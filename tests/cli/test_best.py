@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.conftest import Runs
+from tests.conftest import Runs, recorded
 
 SCRIPT = """
 lr, seed = float(sys.argv[2]), int(sys.argv[4])
@@ -12,14 +12,13 @@ print(json.dumps({"step": 1, "loss": lr + seed / 10, "elo": lr}))
 """
 
 
-@pytest.fixture
-def five(runs: Runs) -> Runs:
+@recorded
+def five(runs: Runs) -> None:
     """a, b with lr 1, c, d with lr 2; e with lr 1 of another script, better than all."""
     runs.script(SCRIPT)
     for run_id, lr, seed in (("a", 1, 1), ("b", 1, 3), ("c", 2, 1), ("d", 2, -9)):
         done = runs.call("run", "train.py", "--run-id", run_id, "--group", "g", "--", "--lr", lr, "--seed", seed)
         assert done.returncode == 0, done.stderr
-    return runs
 
 
 def test_what_was_tried_is_ranked_over_seeds(five: Runs):

@@ -7,18 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Runs, wait_for
+from tests.conftest import Runs, recorded, wait_for
 
 
-@pytest.fixture
-def repository(runs: Runs) -> Runs:
+@recorded
+def repository(runs: Runs) -> None:
     """A working folder with one commit of train.py and model.py."""
     runs.script("import model\nprint(model.NAME, flush=True)")
     (runs.work / "model.py").write_text("NAME = 'one'\n")
     git(runs, "init", "-q", "-b", "trunk")
     git(runs, "add", ".")
     git(runs, "commit", "-qm", "first")
-    return runs
 
 
 def git(runs: Runs, *words: str) -> None:

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from tests.conftest import Runs
+from tests.conftest import Runs, recorded
 
 SCRIPT = """
 lr = float(sys.argv[2])
@@ -17,14 +17,13 @@ for step in range(1, 6):
 """
 
 
-@pytest.fixture
-def two(runs: Runs) -> Runs:
+@recorded
+def two(runs: Runs) -> None:
     """Runs a and b that differ in lr; a has the smaller loss, b the greater acc."""
     runs.script(SCRIPT)
     for run_id, lr in (("a", "0.5"), ("b", "2")):
         done = runs.call("run", "train.py", "--run-id", run_id, "-n", f"run {run_id}", "--", "--lr", lr, "--seed", "7")
         assert done.returncode == 0, done.stderr
-    return runs
 
 
 def table(text: str) -> dict[str, list[str]]:

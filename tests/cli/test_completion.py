@@ -12,7 +12,7 @@ import pytest
 
 from backprop.cli import completion
 from backprop.cli.app import app
-from tests.conftest import BACKPROP, Runs, wait_for
+from tests.conftest import BACKPROP, Runs, recorded, wait_for
 
 # zsh and fish ask with the same variables that their scripts set; bash runs its script for real
 ASK_BASH = """
@@ -58,8 +58,8 @@ def asked(runs: Runs, shell: str, text: str, current: str) -> str:
     return runs.call(_BACKPROP_COMPLETE=f"{shell}_complete", COMP_WORDS=text, COMP_CWORD=current).stdout
 
 
-@pytest.fixture
-def named(runs: Runs) -> Runs:
+@recorded
+def named(runs: Runs) -> None:
     """Runs `alpha` (named first), `beta` (failed, named twice), `gamma` (named twice), with metrics."""
     runs.script(
         'print(json.dumps({"step": 1, "train/loss": 1, "a b": 2, "$(touch pwned)": 3})); sys.exit(len(sys.argv) - 1)'
@@ -67,7 +67,6 @@ def named(runs: Runs) -> Runs:
     runs.call("run", "train.py", "--run-id", "alpha", "-n", "first")
     runs.call("run", "train.py", "--run-id", "beta", "-n", "twice", "--", "x")
     runs.call("run", "train.py", "--run-id", "gamma", "-n", "twice")
-    return runs
 
 
 def test_bash_completes_commands_options_and_runs(named: Runs):

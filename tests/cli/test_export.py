@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import HANG_S, Runs, wait_for
+from tests.conftest import HANG_S, Runs, recorded, wait_for
 
 SCRIPT = """
     begin = int(os.environ.get("BACKPROP_RESUME_STEP", 0))
@@ -26,8 +26,8 @@ SCRIPT = """
 VALUES = [0.1, math.nan, math.inf, -math.inf, math.inf, -math.inf, 0.1, math.nan]  # steps 0 to 3, and 2 to 5
 
 
-@pytest.fixture
-def two(runs: Runs) -> Runs:
+@recorded
+def two(runs: Runs) -> None:
     """Run a with two sessions, which both did steps 2 and 3; and run b."""
     runs.script(SCRIPT)
     runs.call("run", "train.py", "--run-id", "a", "-n", "=1+1")
@@ -35,7 +35,6 @@ def two(runs: Runs) -> Runs:
     runs.call("run", "train.py", "--run-id", "b")
     for run_id in ("a", "b"):
         runs.set_usage(run_id)
-    return runs
 
 
 def exported(runs: Runs, *words: object) -> str:

@@ -11,15 +11,15 @@ import pytest
 
 from backprop.views.terminal.screen import cells
 from tests.cli.test_look import in_terminal
-from tests.conftest import HANG_S, Runs
+from tests.conftest import HANG_S, Runs, recorded
 
 EVIL = "\x1b]0;pwned\x07\x1b[2J</script><img src=x onerror=alert(1)>{{uplot_js}}$x^$\r\n\u202eabc"
 FORMULA = "=cmd|'/C calc'!A0"
 OWN_STYLE = re.compile(r"\x1b\[[0-9;]*m")
 
 
-@pytest.fixture
-def hostile(runs: Runs) -> Runs:
+@recorded
+def hostile(runs: Runs) -> None:
     """Runs a and b, called and measured with all that is bad, a megabyte of it."""
     script = """
     evil = json.loads(os.environ["EVIL"])
@@ -37,7 +37,6 @@ def hostile(runs: Runs) -> Runs:
         # no command takes such a name, but a record may come from anywhere
         path.write_text(json.dumps({**json.loads(path.read_text()), "name": EVIL + "x" * 1_000_000}))
     assert runs.call("reindex").returncode == 0
-    return runs
 
 
 @pytest.mark.parametrize("words", [["list"], ["resume", "a", "--dry-run"], ["compare", "a", "b"], ["compare", "a", "b", "--all"], ["status", "a"], ["plot", "a", "b"], ["plot", "a", "-y", EVIL]])  # fmt: skip

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.conftest import Runs
+from tests.conftest import Runs, recorded
 
 SCRIPT = """
 for step in (1, 2, 3):
@@ -12,12 +12,11 @@ for step in (1, 2, 3):
 """
 
 
-@pytest.fixture
-def two(runs: Runs) -> Runs:
+@recorded
+def two(runs: Runs) -> None:
     runs.script(SCRIPT)
     for run_id in "ab":
         assert runs.call("run", "train.py", "--run-id", run_id).returncode == 0
-    return runs
 
 
 def test_only_the_fields_asked_for(two: Runs):

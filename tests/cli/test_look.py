@@ -16,19 +16,18 @@ from pathlib import Path
 import pytest
 
 from backprop.views.terminal import formatting
-from tests.conftest import BACKPROP, HANG_S, Runs, wait_for
+from tests.conftest import BACKPROP, HANG_S, Runs, recorded, wait_for
 
 LOSS = 'print(json.dumps({"step": 1, "loss": float(sys.argv[1])}))'
 
 
-@pytest.fixture
-def three(runs: Runs) -> Runs:
+@recorded
+def three(runs: Runs) -> None:
     """Runs a, b and c, in this order, with losses 2, 3 and 1; c failed; b is named."""
     runs.script(LOSS + "; sys.exit(len(sys.argv) - 2)")
     runs.call("run", "train.py", "--run-id", "a", "--", "2")
     runs.call("run", "train.py", "--run-id", "b", "-n", "my best", "--", "3")
     runs.call("run", "train.py", "--run-id", "c", "--", "1", "x")
-    return runs
 
 
 def listed(runs: Runs, *words: str) -> list[str]:

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from tests.cli.test_look import in_terminal
-from tests.conftest import Runs
+from tests.conftest import Runs, recorded
 
 SCRIPT = """
 for step in range(1, 101):
@@ -18,13 +18,12 @@ for step in range(1, 101):
 """
 
 
-@pytest.fixture
-def two(runs: Runs) -> Runs:
+@recorded
+def two(runs: Runs) -> None:
     """Runs a and b with loss, val_loss and lr; in the middle the loss is NaN."""
     runs.script(SCRIPT)
     for run_id, height in (("a", "2"), ("b", "4")):
         runs.call("run", "train.py", "--run-id", run_id, "-n", f"run {run_id}", "--", height)
-    return runs
 
 
 def test_plot_draws_the_loss_and_its_twin(two: Runs):

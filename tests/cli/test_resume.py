@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import HANG_S, Runs, wait_for
+from tests.conftest import HANG_S, Runs, recorded, wait_for
 
 # Counts to a limit; saves its counter as JSON every 10 steps; continues from BACKPROP_RESUME_FROM.
 COUNTER = """
@@ -28,12 +28,11 @@ COUNTER = """
 """
 
 
-@pytest.fixture
-def failed(runs: Runs) -> Runs:
+@recorded
+def failed(runs: Runs) -> None:
     """A run that failed at step 25, with whole checkpoints of steps 10 and 20."""
     runs.script(COUNTER)
     assert runs.call("run", "train.py", "--run-id", "r").returncode == 3
-    return runs
 
 
 def test_resume_continues_from_the_newest_checkpoint(failed: Runs):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from backprop.views import python_api
-from tests.conftest import Runs
+from tests.conftest import Runs, recorded
 from tests.fakes.slurm import put
 
 # Says with what it was started, where, and by which Python; reports a relative checkpoint.
@@ -29,13 +29,12 @@ def told(runs: Runs, session: int) -> list:
     return json.loads(runs.output("r", session).splitlines()[0])
 
 
-@pytest.fixture
-def made(runs: Runs) -> Runs:
+@recorded
+def made(runs: Runs) -> None:
     """A run with one session and one argument."""
     runs.script(TELLER)
     done = runs.call("run", "train.py", "--run-id", "r", "--", "--lr", "0.1")
     assert done.returncode == 0, done.stderr
-    return runs
 
 
 def resume(runs: Runs, *words: object, **options: object) -> str:

@@ -253,9 +253,24 @@ def run_whose_record_is_removed(
     return process
 
 
+REACHES = ("baseline", "r", "last", "--all")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere an open file that was removed cannot be opened again")
-@pytest.mark.parametrize("what", ["", "runs/r", "runs/r/journal.jsonl"], ids=["home", "run", "journal"])
-@pytest.mark.parametrize("words", ["baseline", "r", "last", "--all"])
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        *(("", words) for words in REACHES),
+        ("runs/r", "baseline"),
+        ("runs/r/journal.jsonl", "last"),
+        *(
+            pytest.param(what, words, marks=pytest.mark.nightly)
+            for what in ("runs/r", "runs/r/journal.jsonl")
+            for words in REACHES
+            if (what, words) not in {("runs/r", "baseline"), ("runs/r/journal.jsonl", "last")}
+        ),
+    ],
+)
 def test_stop_reaches_a_run_whose_record_was_removed(runs: Runs, what: str, words: str):
     """By its name, its id, as the last one, or with all others: its supervisor has the journal open still."""
     process = run_whose_record_is_removed(runs, what)

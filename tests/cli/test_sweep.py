@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Runs, wait_for
+from tests.conftest import Runs, recorded, wait_for
 
 # its score depends on --lr alone, so that a sweep is the same however long a step takes
 TRAIN = """
@@ -28,6 +28,11 @@ TRAIN = """
         print(json.dumps({"step": step, "score": score}), flush=True)
         time.sleep(0.02)
 """
+# three steps; all but the first of the grid go on until there is a file, and complete when they are resumed then
+GATED = TRAIN.replace(
+    'step < int(options.get("--steps", 10_000))',
+    'step < 3 or (options["--lr"] != "0.1" and not os.path.exists("go"))',
+)
 FORGETFUL = TRAIN.replace('os.environ.get("BACKPROP_RESUME_FROM")', "False")
 SECOND = 1 / 60  # minutes
 PARAM = ("--param", "lr=0.1..0.9")
@@ -178,14 +183,12 @@ def test_a_goal_that_no_trial_reports_stops_the_sweep(runs: Runs):
     assert (done.returncode, "'accuracy'" in done.stderr) == (65, True)
 
 
-def test_trials_that_complete_are_not_resumed(runs: Runs):
+def test_trials_that_complete_are_not_resumed(finished: Runs):
     """A grid ends when all of it has completed; a script that needs no second session passes the check."""
-    done = sweep(runs, "--sampler", "grid", "--param", "lr=0.1,0.5,0.3", *UNHURRIED, "--", "--steps", 3)
-    assert done.returncode == 0, done.stderr
-    found = documents(runs)
+    found = documents(finished)
     assert [len(run["sessions"]) for run in found.values()] == [1, 1, 1]
-    assert runs.call("sweep", "best", "s").stdout == "--lr 0.5\n"
-    assert status(runs)["reason"] == "every trial was trained as far as possible"
+    assert finished.call("sweep", "best", "s").stdout == "--lr 0.5\n"
+    assert status(finished)["reason"] == "every trial was trained as far as possible"
 
 
 def test_a_failed_trial_is_worst(runs: Runs):
@@ -210,32 +213,45 @@ def test_the_best_are_repeated_on_common_seeds(runs: Runs):
     assert best["ties"] == [2]  # two seeds that differ alike prove nothing, as `verdict` has it
 
 
-@pytest.fixture
-def stopped(runs: Runs) -> Runs:
-    """A sweep that was stopped while its first trials trained."""
-    runs.script(TRAIN)
-    words = ("sweep", "train.py", "-n", "s", *OPTIONS, *PARAM, "--budget", 8 * SECOND, "-d")
-    done = runs.call(*words)
+@recorded
+def stopped(runs: Runs) -> None:
+    """A sweep that was stopped when one trial had completed, two trained, and one more was to come."""
+    runs.script(GATED)
+    param = ("--sampler", "grid", "--param", "lr=0.1,0.3,0.5,0.9")
+    done = runs.call("sweep", "train.py", "-n", "s", *OPTIONS, *param, *UNHURRIED, "-d")
     assert (done.returncode, done.stdout) == (0, "s\n"), done.stderr
-    wait_for(lambda: len(entries(runs, "asked")) > 1)
+    wait_for(lambda: len([run for run in documents(runs).values() if run["last_step"]]) == 3)
     assert runs.call("sweep", "resume", "s").returncode == 75
     assert runs.call("sweep", "stop", "s").returncode == 0
-    return runs
+    assert runs.call("sweep", "wait", "s").returncode == 75
+
+
+@recorded
+def finished(runs: Runs) -> None:
+    """A grid of three trials, all of them completed."""
+    done = sweep(runs, "--sampler", "grid", "--param", "lr=0.1,0.5,0.3", *UNHURRIED, "--", "--steps", 3)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_stopped_sweep_goes_on(stopped: Runs):
     """Its trials end gracefully with it, a tick does nothing, and `resume` finishes their rungs."""
     assert status(stopped)["state"] == "stopped"
-    assert all(run["status"] in {"stopped", "timeboxed"} for run in documents(stopped).values())
+    assert [run["status"] for _, run in sorted(documents(stopped).items())] == ["completed", "stopped", "stopped"]
     assert stopped.call("sweep", "wait", "s").returncode == 75
     before = len(entries(stopped))
     assert stopped.call("sweep", "tick", "s").returncode == 0
     assert len(entries(stopped)) == before
-    done = stopped.call("sweep", "resume", "s")
+    done = go_on(stopped)
     assert done.returncode == 0, done.stderr
     check_whole(stopped)
     assert status(stopped)["state"] == "finished"
     assert stopped.call("sweep", "resume", "s").returncode == 0
+
+
+def go_on(runs: Runs) -> "subprocess.CompletedProcess[str]":
+    """Resume the sweep; what its trials wait for has come."""
+    (runs.work / "go").touch()
+    return runs.call("sweep", "resume", "s")
 
 
 def append(runs: Runs, **entry: object) -> None:
@@ -248,7 +264,7 @@ def test_a_run_that_was_asked_for_is_made(stopped: Runs):
     """The sweeper was killed between the entry and the run."""
     number = len(entries(stopped, "asked"))
     append(stopped, event="asked", trial=number, run_id="lost", params={"lr": "0.95"}, source="random", timebox_s=1.0)
-    done = stopped.call("sweep", "resume", "s")
+    done = go_on(stopped)
     assert done.returncode == 0, done.stderr
     check_whole(stopped)
     assert documents(stopped)[number]["id"] == "lost"
@@ -260,7 +276,7 @@ def test_a_trial_whose_run_was_removed_is_counted_once(stopped: Runs):
     newest = entries(stopped, "asked")[-1]
     assert newest["trial"] not in {entry["trial"] for entry in entries(stopped, "ended")}
     assert stopped.call("rm", newest["run_id"], "--yes").returncode == 0
-    done = stopped.call("sweep", "resume", "s")
+    done = go_on(stopped)
     assert done.returncode == 0, done.stderr
     assert (status(stopped)["state"], status(stopped)["failed"]) == ("finished", 1)
     [end] = [entry for entry in entries(stopped, "ended") if entry["trial"] == newest["trial"]]
@@ -275,7 +291,7 @@ def test_a_run_that_was_made_is_adopted(stopped: Runs):
     sweep_id = journal_path(stopped).parent.name
     words = ("--run-id", "made", "--request-id", "made", "--sweep-trial", f"{sweep_id}:{number}", "--group", "s")
     assert stopped.call("run", "train.py", *words, "-m", SECOND, "--", "--lr", "0.95").returncode == 0
-    done = stopped.call("sweep", "resume", "s")
+    done = go_on(stopped)
     assert done.returncode == 0, done.stderr
     check_whole(stopped)
 
@@ -321,7 +337,7 @@ def test_people_and_programs_propose_parameters(stopped: Runs):
     for words in (("lr=2",), ("lr=high",), ("lr=0.5", "hidden=3"), ("momentum=0.9",)):
         assert stopped.call("sweep", "add", "s", *words).returncode == 2
     assert stopped.call("sweep", "add", "s", "lr=0.9", "--note", "as in the paper").returncode == 0
-    assert stopped.call("sweep", "resume", "s").returncode == 0
+    assert go_on(stopped).returncode == 0
     added = [entry for entry in entries(stopped, "asked") if entry["source"] == "added"]
     assert [entry["params"] for entry in added] == [{"lr": "0.9"}]
     assert [note["text"] for note in documents(stopped)[added[0]["trial"]]["notes"]] == ["as in the paper"]
@@ -365,7 +381,7 @@ def test_a_sweep_ends_by_the_clock(stopped: Runs):
     path = journal_path(stopped).with_name("spec.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "until": "2026-01-01T00:00:00Z"}))
     before = len(entries(stopped, "asked", "promoted"))
-    done = stopped.call("sweep", "resume", "s")
+    done = go_on(stopped)
     assert done.returncode == 0, done.stderr
     assert len(entries(stopped, "asked", "promoted")) == before
     assert status(stopped)["reason"].startswith("no session would end before ")
@@ -395,29 +411,27 @@ def test_nobody_is_notified_of_rungs(runs: Runs):
     assert not list(runs.home.glob("runs/*/notify.json"))
 
 
-def test_a_sweep_has_one_driver_on_all_machines(runs: Runs):
+def test_a_sweep_has_one_driver_on_all_machines(finished: Runs):
     """By its heartbeat, as its lock may not be visible here; requests are left for it in files of their own."""
-    assert sweep(runs, "--sampler", "grid", "--param", "lr=0.1,0.5", *UNHURRIED, "--", "--steps", 3).returncode == 0
-    path = journal_path(runs)
+    path = journal_path(finished)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     lines = [{**line, "host": "elsewhere"} if line["event"] == "began" else line for line in lines[:-1]]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert status(runs)["state"] == "running"
-    assert runs.call("sweep", "resume", "s").returncode == 75
+    assert status(finished)["state"] == "running"
+    assert finished.call("sweep", "resume", "s").returncode == 75
     size = path.stat().st_size
-    assert runs.call("sweep", "add", "s", "lr=0.5").returncode == 0
+    assert finished.call("sweep", "add", "s", "lr=0.5").returncode == 0
     assert (path.stat().st_size, len(list(path.with_name("asked").iterdir()))) == (size, 1)
     os.utime(path, (0, 0))
-    assert status(runs)["state"] == "interrupted"
-    assert runs.call("sweep", "resume", "s").returncode == 0
-    assert [entry["source"] for entry in entries(runs, "asked")] == ["grid", "grid", "added"]
+    assert status(finished)["state"] == "interrupted"
+    assert finished.call("sweep", "resume", "s").returncode == 0
+    assert [entry["source"] for entry in entries(finished, "asked")] == ["grid", "grid", "grid", "added"]
     assert not list(path.with_name("asked").iterdir())
 
 
-def test_what_cannot_be_read_is_said_in_a_line(runs: Runs):
+def test_what_cannot_be_read_is_said_in_a_line(finished: Runs):
     """A sweep whose files are damaged or gone: no command begins it anew."""
-    assert sweep(runs, "--sampler", "grid", "--param", "lr=0.1,0.5,0.3", *UNHURRIED, "--", "--steps", 3).returncode == 0
-    folder = journal_path(runs).parent
+    folder = journal_path(finished).parent
     for path in (folder / "journal.jsonl", folder / "spec.json"):
         whole = path.read_bytes()
         for damaged in (
@@ -437,23 +451,22 @@ def test_what_cannot_be_read_is_said_in_a_line(runs: Runs):
                 ("add", "lr=0.5"),
                 ("wait",),
             ):
-                done = runs.call("sweep", words[0], "s", *words[1:])
+                done = finished.call("sweep", words[0], "s", *words[1:])
                 expected = 3 if damaged is None and path.name == "spec.json" else 2
                 assert (done.returncode, done.stderr.count("\n")) == (expected, 1), (words, done.stderr)
             assert path.exists() == (damaged is not None)
             path.write_bytes(whole)
-    assert status(runs)["state"] == "finished"
+    assert status(finished)["state"] == "finished"
 
 
-def test_a_sweep_that_is_over_takes_no_requests(runs: Runs):
+def test_a_sweep_that_is_over_takes_no_requests(finished: Runs):
     """Nobody is told that it goes on."""
-    assert sweep(runs, "--sampler", "grid", "--param", "lr=0.1,0.5", *UNHURRIED, "--", "--steps", 3).returncode == 0
-    before = len(entries(runs))
-    assert runs.call("sweep", "add", "s", "lr=0.5").returncode == 2
+    before = len(entries(finished))
+    assert finished.call("sweep", "add", "s", "lr=0.5").returncode == 2
     for words in (("stop", "s"), ("resume", "s", "-d")):
-        done = runs.call("sweep", *words)
+        done = finished.call("sweep", *words)
         assert (done.returncode, "has ended already" in done.stderr) == (0, True), done.stderr
-    assert len(entries(runs)) == before
+    assert len(entries(finished)) == before
 
 
 ARGPARSE = TRAIN.replace(
@@ -499,8 +512,8 @@ def test_what_was_understood_is_said_at_the_start(runs: Runs):
 def test_an_edited_script_is_told_of(stopped: Runs):
     """The trials that follow execute the new one."""
     assert not status(stopped)["script_changed"]
-    stopped.script(TRAIN + "    # edited\n")
-    done = stopped.call("sweep", "resume", "s")
+    stopped.script(GATED + "    # edited\n")
+    done = go_on(stopped)
     assert done.returncode == 0, done.stderr
     assert "the script was changed meanwhile" in done.stderr
     assert status(stopped)["script_changed"]

@@ -8,7 +8,7 @@ import pytest
 
 import backprop
 from tests.cli.test_governor import Machine, trainer_pid
-from tests.conftest import HANG_S, Runs, wait_for
+from tests.conftest import HANG_S, Runs, recorded, wait_for
 
 WORKS = """
     held = bytearray(60_000_000)
@@ -29,15 +29,14 @@ def figures(runs: Runs, run: str) -> dict:
     return ((runs.document(run)["usage"] or {}).get("peak")) or {}
 
 
-@pytest.fixture
-def used(runs: Runs) -> Runs:
+@recorded
+def used(runs: Runs) -> None:
     """A run that used CPU and memory for some seconds."""
     runs.script(WORKS)
     running = runs.start("run", "train.py", "--run-id", "a")
     wait_for(lambda: "cpu" in figures(runs, "a"))
     (runs.work / "go").touch()
     assert running.wait(HANG_S) == 0
-    return runs
 
 
 def test_a_run_shows_what_it_used(used: Runs):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Runs
+from tests.conftest import Runs, recorded
 
 # a seed shifts both sides alike; --gain makes one better, and its curve goes on for longer
 SCRIPT = """
@@ -22,8 +22,8 @@ for step in range(1, args.steps + 1):
 """
 
 
-@pytest.fixture
-def graded(runs: Runs) -> Runs:
+@recorded
+def graded(runs: Runs) -> None:
     """Groups `plain` and `tuned` of three seeds each, and runs alone: one, other."""
     runs.script(SCRIPT)
     for group, gain in (("plain", "0.0"), ("tuned", "0.05")):
@@ -32,7 +32,6 @@ def graded(runs: Runs) -> Runs:
             assert done.returncode == 0, done.stderr
     for name, gain in (("one", "0.0"), ("other", "0.05")):
         assert runs.call("run", "train.py", "-n", name, "--", "--gain", gain, "--seed", "9").returncode == 0
-    return runs
 
 
 def document(runs: Runs, *words: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import psutil
 import pyte
 import pytest
 
-from tests.conftest import BACKPROP, HANG_S, Runs, wait_for
+from tests.conftest import BACKPROP, HANG_S, Runs, recorded, wait_for
 
 # what a program may switch on, and must switch off: the alternate screen, mouse reports, focus, bracketed paste
 MODES = ("1049", "1000", "1003", "1015", "1006", "1004", "2004")
@@ -117,11 +117,10 @@ def watching(runs: Runs, terminals: list[Terminal], *words: str, columns: int = 
     return terminal
 
 
-@pytest.fixture
-def with_a_run(runs: Runs) -> Runs:
+@recorded
+def with_a_run(runs: Runs) -> None:
     runs.script("for step in range(9):\n    print(json.dumps({'step': step, 'loss': 1 / (step + 1)}))")
     assert runs.call("run", "train.py", "--run-id", "digits1").returncode == 0
-    return runs
 
 
 @pytest.mark.parametrize(

@@ -27,20 +27,19 @@ from backprop.store.index import Index
 from backprop.store.journal.entries import SessionEnded, SessionStarted
 from backprop.store.journal.file import Journal
 from backprop.store.recorder import Recorder
-from tests.conftest import HANG_S, Runs, wait_for
+from tests.conftest import HANG_S, Runs, recorded, wait_for
 from tests.records import LIMITS
 from tests.web.conftest import Server
 
 AT = datetime(2026, 1, 2, tzinfo=timezone.utc)
 
 
-@pytest.fixture
-def three(runs: Runs) -> Runs:
+@recorded
+def three(runs: Runs) -> None:
     """A home with three runs."""
     runs.script("print(json.dumps({'step': 1, 'loss': 0.5}))")
     for run_id in ("a", "b", "c"):
         assert runs.call("run", "train.py", "--run-id", run_id).returncode == 0
-    return runs
 
 
 def run_program(runs: Runs, program: str) -> "subprocess.CompletedProcess[bytes]":
