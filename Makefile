@@ -94,13 +94,12 @@ check: lint test  ## what CI runs: format, lint, types, tests
 bench: $(INSTALLED)  ## measure and print the table of numbers (twenty minutes; BENCH=--quick: one)
 	$(BIN)/python -m bench $(BENCH)
 
-# hours; what is in build/sweeps.jsonl is not done again
+# hours; what is in bench/sweeps/results.jsonl is not done again
 sweeps: $(SWEEPS)/.installed  ## compare `backprop sweep` with random search, Optuna and Ray Tune (a large download; SEEDS=10)
-	$(SWEEPS)/bin/python -m bench.sweeps --seeds $(or $(SEEDS),10) --task lightgbm --budget 0.7
-	$(SWEEPS)/bin/python -m bench.sweeps --seeds $(or $(SEEDS),10) --task torch --budget 1.3
+	$(SWEEPS)/bin/python -m bench.sweeps --seeds $(or $(SEEDS),10)
 
 clean:
-	rm -rf $(VENV) $(FRAMEWORKS) $(EXPORTS) $(DOCS) $(FLOORS) $(SWEEPS) .venv-wild* digits-checkpoints
+	rm -rf $(VENV) $(FRAMEWORKS) $(EXPORTS) $(DOCS) $(FLOORS) $(SWEEPS)* .venv-wild* digits-checkpoints
 
 # what the example needs
 $(DEMO): pyproject.toml
@@ -140,10 +139,13 @@ $(EXPORTS)/.installed: pyproject.toml tests/exports/requirements.txt
 	$(call install,$(EXPORTS)) -r tests/exports/requirements.txt
 	touch $@
 
-$(SWEEPS)/.installed: pyproject.toml bench/sweeps/requirements.txt
+$(SWEEPS)/.installed: pyproject.toml
 	$(call new_environment,$(SWEEPS))
 	$(call install,$(SWEEPS)) torch==2.13.0
-	$(call install,$(SWEEPS)) -e '.[sweep]' -r bench/sweeps/requirements.txt
+	$(call install,$(SWEEPS)) -e '.[sweep]' lightgbm
+	$(call new_environment,$(SWEEPS)-ray)
+	$(call install,$(SWEEPS)-ray) torch==2.13.0
+	$(call install,$(SWEEPS)-ray) lightgbm 'ray[tune]'
 	touch $@
 
 # Backprop itself is not in it: what is made from its code is committed

@@ -1,4 +1,4 @@
-"""python -m bench.sweeps [--seeds N] [--budget MINUTES]: search with every tool, and print what each found.
+"""python -m bench.sweeps [--seeds N]: search with every tool, and print what each found.
 
 Results are appended to a file of JSON lines as they come; what is in it is not done again. `--table` only prints.
 """
@@ -6,12 +6,16 @@ Results are appended to a file of JSON lines as they come; what is in it is not 
 import argparse
 import json
 import os
+import platform
+import re
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,9 @@ from bench.sweeps.tasks import TASKS, Task
 
 FRESH_SEEDS = 1000  # and up: of the trainings that are tested
 ROOT = Path(__file__).parents[2]
+RESULTS = Path(__file__).with_name("results.jsonl")
+
+_LIBRARIES = ("backprop-cli", "optuna", "lightgbm", "torch")
 
 Row = dict[str, Any]
 
@@ -33,10 +40,9 @@ COLUMNS = (
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.sweeps", description=__doc__)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--budget", type=float, default=1.0, help="minutes of CPU time of each search")
     parser.add_argument("--task", choices=TASKS, action="append", help="only this; may be given again")
     parser.add_argument("--method", choices=METHODS, action="append", help="only this; may be given again")
-    parser.add_argument("--results", type=Path, default=Path("build/sweeps.jsonl"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true", help="print what is in the file of results")
     arguments = parser.parse_args()
     results: Path = arguments.results
@@ -50,16 +56,17 @@ def main() -> None:
             turn = seed % len(methods)  # none is always the first
             for name in arguments.task or TASKS:
                 for method in methods[turn:] + methods[:turn]:
-                    if (name, method, seed, arguments.budget) not in done:
-                        row = measure(TASKS[name], method, seed, arguments.budget)
+                    if (name, method, seed) not in done:
+                        row = measure(TASKS[name], method, seed)
                         with results.open("a") as file:
                             file.write(json.dumps(row) + "\n")
                         print({**row, "params": "..."}, file=sys.stderr, flush=True)
-    for budget, task in sorted({(row["budget_min"], row["task"]) for row in _read(results)}):
-        print(table([row for row in _read(results) if (row["budget_min"], row["task"]) == (budget, task)]))
+    for name in TASKS:
+        if rows := [row for row in _read(results) if row["task"] == name]:
+            print(table(rows))
 
 
-def measure(task: Task, method: str, seed: int, budget_min: float) -> Row:
+def measure(task: Task, method: str, seed: int) -> Row:
     """Search, then train what was chosen with a fresh seed, and test it on images that no search has seen."""
     with tempfile.TemporaryDirectory(prefix="sweeps-") as name:
         folder = Path(name)
@@ -72,21 +79,29 @@ def measure(task: Task, method: str, seed: int, budget_min: float) -> Row:
             "RAY_AIR_NEW_OUTPUT": "0",
         }
         load = os.getloadavg()[0]
-        found = METHODS[method](Cell(task, seed, folder, environment, budget_min * 60), method)
+        found = METHODS[method](Cell(task, seed, folder, environment, task.budget_s), method)
         load = (load + os.getloadavg()[0]) / 2
         tested = _test(task, found.choice["params"], FRESH_SEEDS + seed, folder)
     return {
         "task": task.name,
         "method": method,
         "seed": seed,
-        "budget_min": budget_min,
+        "budget_s": task.budget_s,
         **found.choice,
         "wall_s": round(found.wall_s, 1),
         "cpu_s": round(found.cpu_s, 1),
         "load": round(load, 1),
         "test_loss": tested["test_loss"],
         "test_accuracy": tested["test_accuracy"],
+        "date": f"{datetime.now(timezone.utc):%Y-%m-%d}",
+        "machine": _machine(),
+        "versions": {name: version(name) for name in _LIBRARIES},
     }
+
+
+def _machine() -> str:
+    model = re.search("^model name.*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
 def _test(task: Task, params: Mapping[str, float], seed: int, folder: Path) -> dict[str, float]:
@@ -100,7 +115,7 @@ def _test(task: Task, params: Mapping[str, float], seed: int, folder: Path) -> d
 def table(rows: Sequence[Row]) -> str:
     """A Markdown table of one task and budget: medians and quartiles over the seeds."""
     lines = [
-        f"{rows[0]['task']}, {60 * rows[0]['budget_min']:g} s of CPU time",
+        f"{rows[0]['task']}, {rows[0]['budget_s']:g} s of CPU time",
         "",
         f"| {' | '.join(COLUMNS)} |",
         f"|{' --- |' * len(COLUMNS)}",
@@ -134,8 +149,8 @@ def _read(path: Path) -> list[Row]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def _key(row: Row) -> tuple[str, str, int, float]:
-    return row["task"], row["method"], row["seed"], row["budget_min"]
+def _key(row: Row) -> tuple[str, str, int]:
+    return row["task"], row["method"], row["seed"]
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ class Processes:
         deadline = time.monotonic() + patience_s
         while not self.have_ended:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"processes that do not end, in {self._folder}")
+                raise TimeoutError(f"processes that do not end, in {self._folder}\n{self.errors()}")
             time.sleep(LOOK_EVERY_S)
         if any(self.codes):
             raise RuntimeError(f"exit codes {self.codes}\n{self.errors()}")

@@ -13,6 +13,7 @@ from bench.sweeps.cpu import LOOK_EVERY_S, Processes
 from bench.sweeps.tasks import ETA, RUNGS, Task, option
 
 BACKPROP = str(Path(sys.executable).with_name("backprop"))
+RAY_PYTHON = f"{sys.prefix}-ray/bin/python"  # Ray needs pandas, which would make every import of LightGBM slower
 WORKERS = 2
 _UNBOUNDED_MIN = 600  # wall time, where the budget is CPU time
 _RUNG_MIN = 10  # likewise: the rungs are steps
@@ -38,6 +39,10 @@ class Outcome(NamedTuple):
 
 
 def backprop(cell: Cell, method: str) -> Outcome:  # noqa: ARG001
+    """The run with the best value so far is chosen, whole or not, as from the other tools.
+
+    A sweep that knows its budget shortens its last sessions to fit, and counts them. This one is stopped.
+    """
     task = cell.task
     words = [
         *(BACKPROP, "sweep", str(task.script), "-n", "bench", "--goal", "min:val_loss"),
@@ -46,16 +51,22 @@ def backprop(cell: Cell, method: str) -> Outcome:  # noqa: ARG001
         *("--eta", str(ETA), "--max-rungs", str(RUNGS), "-p", str(WORKERS), "--seed", str(cell.seed)),
         *("--python", sys.executable, "--", "--seed", str(cell.seed)),
     ]
+    listing = [BACKPROP, "list", "--filter", "group=bench", "--limit", "0", "--goal", "min:val_loss", "--json"]
     with closing(Processes(cell.folder, cell.environment)) as processes:
         processes.start(words, "sweep")
         spent = _until_spent(processes, cell.budget_s)
         processes.start([BACKPROP, "sweep", "stop", "bench"], "stop")
         processes.wait(_PATIENCE_S)
         processes.start([BACKPROP, "sweep", "status", "bench", "--json"], "status")
+        processes.start([*listing, "--fields", "params,best.val_loss.value"], "list")
         processes.wait(_PATIENCE_S)
     status = json.loads((cell.folder / "status.out").read_text())
-    params = {name: float(text) for name, text in status["best"]["params"].items()}
-    choice = {"params": params, "val_loss": status["best"]["value"], "trials": status["trials"]}
+    runs = json.loads((cell.folder / "list.out").read_text())
+    best = min(
+        (run for run in runs if run["best.val_loss.value"] is not None), key=lambda run: run["best.val_loss.value"]
+    )
+    params = {name: best["params"][name] for name in task.space}
+    choice = {"params": params, "val_loss": best["best.val_loss.value"], "trials": status["trials"]}
     return Outcome({**choice, "rungs": status["rungs"]}, *spent)
 
 
@@ -73,7 +84,7 @@ def optuna(cell: Cell, method: str) -> Outcome:
 
 def ray(cell: Cell, method: str) -> Outcome:  # noqa: ARG001
     stop = cell.folder / "stop"
-    words = [sys.executable, "-m", "bench.sweeps.ray_search", cell.task.name, str(cell.seed), str(WORKERS)]
+    words = [RAY_PYTHON, "-m", "bench.sweeps.ray_search", cell.task.name, str(cell.seed), str(WORKERS)]
     with closing(Processes(cell.folder, cell.environment)) as processes:
         processes.start([*words, str(cell.folder), str(stop)], "ray")
         spent = _until_spent(processes, cell.budget_s)

@@ -49,7 +49,8 @@ def main(task_name: str, seed: str, workers: str, folder: str, stop: str) -> Non
     results = tuner.fit()
     best = results.get_best_result(metric="val_loss", mode="min", scope="all")
     lowest = float(best.metrics_dataframe["val_loss"].min())
-    print(json.dumps({"params": best.config, "val_loss": lowest, "trials": len(results)}), flush=True)
+    found = {"params": best.config, "val_loss": lowest, "trials": len(results), "ray": ray.__version__}
+    print(json.dumps(found), flush=True)
     ray.shutdown()
 
 

@@ -27,6 +27,7 @@ class Task(NamedTuple):
 
     name: str
     space: Mapping[str, Range]
+    budget_s: float  # of CPU time of each search
 
     @property
     def module(self) -> str:
@@ -55,27 +56,33 @@ class Task(NamedTuple):
 TASKS = {
     task.name: task
     for task in (
+        # that of LCBench (Zimmer, Lindauer, Hutter: Auto-PyTorch, TPAMI 2021), with an eighth of its widths and a
+        # logarithmic weight decay
         Task(
             "torch",
             {
-                "lr": Range(1e-3, 1.0, is_log=True),
-                "hidden": Range(16, 128, is_log=True),
-                "layers": Range(1, 4),
-                "dropout": Range(0.0, 0.6),
-                "batch": Range(16, 64, is_log=True),
-                "weight_decay": Range(1e-6, 1e-2, is_log=True),
+                "lr": Range(1e-4, 0.1, is_log=True),
+                "momentum": Range(0.1, 0.99),
+                "batch": Range(16, 512, is_log=True),
+                "weight_decay": Range(1e-5, 0.1, is_log=True),
+                "layers": Range(1, 5),
+                "hidden": Range(8, 128, is_log=True),
+                "dropout": Range(0.0, 1.0),
             },
+            budget_s=300,
         ),
+        # FLAML's space of LightGBM, without the number of bins: a pixel has 17 values
         Task(
             "lightgbm",
             {
-                "learning_rate": Range(0.01, 0.5, is_log=True),
-                "num_leaves": Range(4, 64, is_log=True),
-                "min_data_in_leaf": Range(1, 50),
-                "feature_fraction": Range(0.1, 1.0),
-                "bagging_fraction": Range(0.3, 1.0),
-                "lambda_l2": Range(1e-3, 10.0, is_log=True),
+                "learning_rate": Range(1 / 1024, 1.0, is_log=True),
+                "num_leaves": Range(4, 700, is_log=True),  # as many as there are images to train on
+                "min_child_samples": Range(2, 128, is_log=True),
+                "colsample_bytree": Range(0.01, 1.0),
+                "reg_alpha": Range(1 / 1024, 1024.0, is_log=True),
+                "reg_lambda": Range(1 / 1024, 1024.0, is_log=True),
             },
+            budget_s=120,
         ),
     )
 }

@@ -170,6 +170,16 @@ def test_rungs_in_steps_end_at_their_steps(runs: Runs):
     check_whole(runs)
 
 
+def test_long_starts_are_told(runs: Runs):
+    """Once while it searches, and at its end: what they took of the first rungs, and what to do."""
+    script = "    time.sleep(2)\n" + TRAIN.lstrip("\n")
+    words = ("--rung", 1, "--rung-steps", 4, "--sampler", "grid", "--param", "lr=0.1,0.2,0.3,0.4", "--max-rungs", 1)
+    done = sweep(runs, *words, script=script, seconds=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("with more --rung-steps, less of the budget goes into starts") == 2, done.stderr
+    assert 0.5 < status(runs)["start_share"] <= 1
+
+
 def test_the_same_error_three_times_stops_the_sweep(runs: Runs):
     """Exit code 66, with the error."""
     done = sweep(runs, script="raise ValueError('no such data')")

@@ -117,6 +117,7 @@ class Ended(AnyEntry, frozen=True, tag="ended"):
     can_resume: bool
     trained_s: float  # by all sessions of its run so far
     reason: str | None = None  # why it has no value
+    start_s: float | None = None  # until it began to train, about; only of a first rung in one session, if it is known
     script_sha256: str | None = None  # of its newest session
 
 

@@ -34,6 +34,9 @@ from backprop.store.chunk_summary import ChunkSummary
 
 _MAX_INTERRUPTIONS = 2  # of a rung, after which it counts as failed
 SAME_FAILURES = 3  # of the first trials, which stop the sweep
+_MEASURED_STARTS = 3  # trials, before it is known what a start takes
+# of a first rung. If that trains for a ninth, a start is then as long, and halving gains less with each longer one:
+SLOW_START = 0.5  # docs/contributing/benchmarks.md, "What a start may cost"
 LATER_FAILURES = 10  # in a row, which stop it later: its script was broken, or what it needs is gone
 _NUMBER = re.compile(r"0x[0-9a-f]+|\d+(\.\d+)?(e[+-]?\d+)?", re.IGNORECASE)  # a parameter, an address, an id
 _WORTH_A_SESSION_S = 1.0
@@ -72,6 +75,8 @@ class TrialState(Record, frozen=True):
     status: Status | None = None  # of the rung that ended last
     has_metric: bool = False
     reason: str | None = None  # why it has no value
+    start_s: float | None = None  # see `Ended`
+    first_rung_s: float | None = None  # where `start_s` is known: what the whole session took
 
     @property
     def last(self) -> Asking:
@@ -148,6 +153,14 @@ class Standing(Record, frozen=True):
     def spent_s(self) -> float:
         """Seconds of training that were recorded."""
         return sum(trial.trained_s for trial in self.trials)
+
+    @property
+    def start(self) -> tuple[float, float] | None:
+        """How long a start and a first rung take, in seconds: medians. None while too few trials show it."""
+        seen = [(one.start_s, one.first_rung_s) for one in self.searched if one.start_s and one.first_rung_s]
+        if len(seen) < _MEASURED_STARTS:
+            return None
+        return median(start_s for start_s, _ in seen), median(rung_s for _, rung_s in seen)
 
     @property
     def trained_without_metric(self) -> int:
@@ -310,6 +323,8 @@ def _ended(standing: Standing, entry: Ended) -> Standing:
         return standing
     if entry.script_sha256 is not None:
         standing = msgspec.structs.replace(standing, scripts=standing.scripts | {entry.script_sha256})
+    if entry.start_s is not None:
+        standing = _changed(standing, entry.trial, start_s=entry.start_s, first_rung_s=entry.trained_s)
     return _changed(
         standing,
         entry.trial,
@@ -461,6 +476,7 @@ def _end(
         session.status is Status.STOPPED and session.stopped_by is StopReason.GOVERNOR
     )
     rung = trial.last.rung
+    is_one_session = rung == 0 and len(trial.asked) == 1 and session.status is Status.TIMEBOXED
     ids = {asking.request_id for asking in (trial.of_rung(rung) if spec.from_scratch else trial.asked)}
     numbers = {one.number for one in facts.run.sessions if one.request_id in ids}
     value = value_of([facts.summaries[number] for number in sorted(numbers & facts.summaries.keys())], spec.goal)
@@ -480,8 +496,16 @@ def _end(
         can_resume=goes_on and (spec.from_scratch or facts.has_checkpoint),
         trained_s=trained_s,
         reason=reason,
+        start_s=_start_s(facts.summaries.get(session.number)) if is_one_session else None,
         script_sha256=session.script_sha256,
     )
+
+
+def _start_s(summary: ChunkSummary | None) -> float | None:
+    """When a session began to train, about: as long before its first value as the others are apart."""
+    if summary is None or summary.total < 2:
+        return None
+    return max(0.0, summary.first_s - (summary.last_s - summary.first_s) / (summary.total - 1))
 
 
 def value_of(summaries: Sequence[ChunkSummary], goal: Goal) -> float | None:

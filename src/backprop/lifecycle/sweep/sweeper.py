@@ -34,6 +34,7 @@ from backprop.lifecycle.sweep.sampler import Proposal
 from backprop.lifecycle.sweep.spec import SweepSpec, sweep_dir
 from backprop.lifecycle.sweep.standing import (
     SAME_FAILURES,
+    SLOW_START,
     Standing,
     TrialState,
     budget_of,
@@ -159,6 +160,7 @@ class Sweeper:
         entries = conclude(self._spec, self.standing, trial, facts, _now())
         if not entries:
             return
+        before = self.standing
         self._write(*entries)
         changed = self.standing.trials[trial.number]
         if changed.is_active:
@@ -166,6 +168,9 @@ class Sweeper:
             self._resume(index, changed)
         else:
             self._observer.event(_end_message(self._spec, changed))
+            advice = start_advice(self.standing)
+            if advice is not None and before.start is None:
+                self._observer.event(advice)
 
     # -- what comes next
 
@@ -352,6 +357,20 @@ def params_text(trial: TrialState) -> str:
     """The parameters of a trial in one line."""
     seed = [] if trial.repeats is None else [f"seed={trial.seed}"]
     return " ".join([*(f"{name}={text}" for name, text in trial.params.items()), *seed])
+
+
+def start_advice(standing: Standing) -> str | None:
+    """What to do where starts take much of the first rungs; None where they do not, or it is not known."""
+    if standing.start is None:
+        return None
+    start_s, rung_s = standing.start
+    if start_s <= SLOW_START * rung_s:
+        return None
+    longer = "a longer --rung" if standing.spec.rung_steps is None else "more --rung-steps"
+    return (
+        f"about {start_s:.2g} of the {rung_s:.2g} s of a first rung pass before the script begins to train; "
+        f"with {longer}, less of the budget goes into starts"
+    )
 
 
 def _end_message(spec: SweepSpec, trial: TrialState) -> str:

@@ -34,6 +34,7 @@ def sweep_document(seen: Seen) -> dict[str, Any]:
         "best": None if standing.best is None else best_document(standing, standing.best),
         "importance": _first(importances(standing)),
         "spread": _first(spread(standing)),
+        "start_share": None if standing.start is None else round(min(1.0, standing.start[0] / standing.start[1]), 3),
         "budget_s": round(budget.total_s, 3),
         "spent_s": round(budget.spent_s, 3),
         "committed_s": round(budget.committed_s, 3),

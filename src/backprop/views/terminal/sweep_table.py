@@ -6,7 +6,7 @@ from backprop.lifecycle.sweep.importance import importances
 from backprop.lifecycle.sweep.observation import Seen
 from backprop.lifecycle.sweep.rule import Budget
 from backprop.lifecycle.sweep.standing import Standing, TrialState
-from backprop.lifecycle.sweep.sweeper import params_text
+from backprop.lifecycle.sweep.sweeper import params_text, start_advice
 from backprop.records import in_minutes
 from backprop.text import printable
 from backprop.views.documents.sweep_json import SHOWN, among_the_best, best_first, eta_s, rungs, spread
@@ -72,6 +72,8 @@ def conclusion(seen: Seen) -> Iterator[str]:
         yield f"sweep {standing.spec.name} is {seen.state}; continue with: backprop sweep resume {standing.spec.name}"
     if len(standing.scripts) > 1:
         yield "the script was changed meanwhile: values from before and after may not compare"
+    if advice := start_advice(standing):
+        yield advice
     best = standing.best
     if best is None:
         return

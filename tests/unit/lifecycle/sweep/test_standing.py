@@ -29,6 +29,7 @@ from backprop.lifecycle.sweep.journal import (
 from backprop.lifecycle.sweep.space import Parameter
 from backprop.lifecycle.sweep.spec import SweepSpec
 from backprop.lifecycle.sweep.standing import Facts, Standing, StepsSeen, budget_of, conclude, fold, value_of
+from backprop.lifecycle.sweep.sweeper import start_advice
 from backprop.records import Goal, Run, Session, Status, StopReason
 from backprop.store.chunk_summary import ChunkSummary
 from backprop.store.journal.entries import encode
@@ -438,6 +439,36 @@ def test_trials_without_the_metric():
     """As long as none has it."""
     assert fold(SPEC, [asked(), ended(value=None)]).trained_without_metric == 1
     assert fold(SPEC, [asked(), ended(value=None), asked(1), ended(1)]).trained_without_metric == 0
+
+
+def started(count: int, start_s: float) -> Standing:
+    """A sweep of trials whose first rungs took 10 s."""
+    trials = [(asked(number), ended(number, start_s=start_s)) for number in range(count)]
+    return fold(SPEC, [entry for pair in trials for entry in pair])
+
+
+def test_a_start_is_measured_in_the_first_rung():
+    """Its first value comes as long after the start as the values are apart."""
+    summary = points()._replace(total=4, first_s=6.0, last_s=9.0)
+    standing = fold(SPEC, [asked(), Checked(at=NOW, trial=0)])
+    (entry,) = conclusion(standing, facts(a_session(), summaries={1: summary}))
+    assert isinstance(entry, Ended)
+    assert entry.start_s == 5.0
+    (single,) = conclusion(standing, facts(a_session(), summaries={1: summary._replace(total=1)}))
+    assert isinstance(single, Ended)
+    assert single.start_s is None
+
+
+def test_starts_are_known_after_three_trials():
+    assert started(2, start_s=8.0).start is None
+    assert started(3, start_s=8.0).start == (8.0, 10.0)
+
+
+@pytest.mark.parametrize(("start_s", "is_slow"), [(4.0, False), (8.0, True)])
+def test_long_starts_are_told(start_s: float, is_slow: bool):
+    """With what to do; shorter ones are nothing to speak of."""
+    advice = start_advice(started(3, start_s)) or ""
+    assert ("8 of the 10 s" in advice, "--rung" in advice) == (is_slow, is_slow)
 
 
 def test_repeats_rank_before_single_values():
