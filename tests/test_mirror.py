@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE, UNIT = ROOT / "src" / "backprop", ROOT / "tests" / "unit"
 MODULES = sorted(
-    path.relative_to(SOURCE).with_suffix("").as_posix()
+    path.relative_to(SOURCE).as_posix()
     for path in SOURCE.rglob("*.py")
     if path.name not in {"__init__.py", "__main__.py"}
 )
@@ -23,14 +23,14 @@ def imported_by(test: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(test.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "backprop":
             parts = str(node.module).split(".")[1:]
-            yield "/".join(parts)
-            yield from ("/".join([*parts, alias.name]) for alias in node.names)
+            yield "/".join(parts) + ".py"
+            yield from ("/".join([*parts, f"{alias.name}.py"]) for alias in node.names)
 
 
 def has_own_test(module: str) -> bool:
-    """Whether a file is called as the test of this module (test_tail, test_output_tail for store/output/tail), or as
-    that of its package, and imports it (test_journal for store/journal/fold)."""
-    *packages, name = module.split("/")
+    """Whether a file is called as the test of this module (test_tail, test_output_tail for store/output/tail.py), or as
+    that of its package, and imports it (test_journal for store/journal/fold.py)."""
+    *packages, name = module.removesuffix(".py").split("/")
     names = {"_".join(["test", *packages[begin:], name]) for begin in range(len(packages) + 1)}
     of_package = {f"test_{package}" for package in packages}
     return any(
@@ -59,10 +59,10 @@ def test_every_module_has_a_test_or_a_reason():
 def test_a_reason_is_true(modules: list[str], tests: list[str]):
     """What is named exists; a unit test of another name imports the module; no row outlives its modules."""
     assert tests
-    assert [test for test in tests if not (ROOT / "tests" / test).exists()] == []
+    assert [test for test in tests if not (ROOT / test).exists()] == []
     for pattern in modules:
         meant = [module for module in UNTESTED if fnmatch(module, pattern)]
         assert meant, f"{pattern} has a test of its own, or is gone"
-        if all(test.startswith("unit/") for test in tests):
-            imported = {name for test in tests for name in imported_by(ROOT / "tests" / test)}
+        if all(test.startswith("tests/unit/") for test in tests):
+            imported = {name for test in tests for name in imported_by(ROOT / test)}
             assert [module for module in meant if module not in imported] == []
