@@ -16,9 +16,10 @@ from backprop import __version__
 from bench.cluster import cluster
 from bench.pages import pages
 from bench.rows import ROWS, Row
+from bench.watch import watch
 from bench.workbench import FULL, QUICK
 
-_ROWS = {**ROWS, "pages": pages, "cluster": cluster}
+_ROWS = {**ROWS, "pages": pages, "watch": watch, "cluster": cluster}
 _REACHED = {True: "yes", False: "**no**", None: "too noisy to tell"}
 
 

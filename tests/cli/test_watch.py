@@ -173,6 +173,19 @@ def test_ctrl_z_gives_the_terminal_back_and_fg_takes_it_again(with_a_run: Runs, 
     wait_for(lambda: not psutil.Process(shell.process.pid).children())
 
 
+def test_a_group_opens_and_usage_is_charted(with_a_run: Runs, terminals: list[Terminal]):
+    """In a terminal of a few columns, too: `enter` opens the group, `u` shows what its best run used."""
+    for name in ("one", "two"):
+        assert with_a_run.call("run", "train.py", "--run-id", name, "--group", "rates").returncode == 0
+    with_a_run.set_usage("one", '{"since":0,"until":2,"count":2,"values":{"cpu":[100,150]}}\n')
+    terminal = watching(with_a_run, terminals, columns=50)
+    terminal.shows("▸ rates  2 completed")
+    terminal.press(b"\r")
+    terminal.shows("▾ rates", "  one", "  two")
+    terminal.press(b"u")
+    terminal.shows("CPU 150 % · mean 125 % · peak 150 %")
+
+
 def test_a_closed_window_ends_it_and_no_run(runs: Runs, terminals: list[Terminal]):
     """Whoever only watched does not take a run along."""
     runs.script("while not os.path.exists('go'):\n    time.sleep(0.02)")
