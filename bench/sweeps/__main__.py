@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -61,9 +61,8 @@ def main() -> None:
                         with results.open("a") as file:
                             file.write(json.dumps(row) + "\n")
                         print({**row, "params": "..."}, file=sys.stderr, flush=True)
-    for name in TASKS:
-        if rows := [row for row in _read(results) if row["task"] == name]:
-            print(table(rows))
+    for text in tables(results):
+        print(text)
 
 
 def measure(task: Task, method: str, seed: int) -> Row:
@@ -112,10 +111,21 @@ def _test(task: Task, params: Mapping[str, float], seed: int, folder: Path) -> d
     return best
 
 
-def table(rows: Sequence[Row]) -> str:
-    """A Markdown table of one task and budget: medians and quartiles over the seeds."""
+def tables(results: Path = RESULTS) -> Iterator[str]:
+    """A Markdown table for each task, of the seeds that all methods have searched with."""
+    rows = _read(results)
+    for name in TASKS:
+        seeds = [{row["seed"] for row in rows if (row["task"], row["method"]) == (name, method)} for method in METHODS]
+        complete = set.intersection(*seeds)
+        if complete:
+            yield _table([row for row in rows if row["task"] == name and row["seed"] in complete])
+
+
+def _table(rows: Sequence[Row]) -> str:
+    """Medians and quartiles over the seeds."""
+    dates = sorted({row["date"] for row in rows})
     lines = [
-        f"{rows[0]['task']}, {rows[0]['budget_s']:g} s of CPU time",
+        f"**{rows[0]['task']}**, {rows[0]['budget_s']:g} s of CPU time, {' to '.join(sorted({dates[0], dates[-1]}))}:",
         "",
         f"| {' | '.join(COLUMNS)} |",
         f"|{' --- |' * len(COLUMNS)}",

@@ -69,7 +69,7 @@ TASKS = {
                 "hidden": Range(8, 128, is_log=True),
                 "dropout": Range(0.0, 1.0),
             },
-            budget_s=300,
+            budget_s=240,
         ),
         # FLAML's space of LightGBM, without the number of bins: a pixel has 17 values
         Task(

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from bench.sweeps.__main__ import tables
 from bench.sweeps.tasks import TASKS, Range, option
 
 from backprop.lifecycle.sweep.space import parse_parameters
@@ -54,6 +55,12 @@ def test_backprop_searches_the_same_space(name: str, of: Range):
     (found,) = parse_parameters([option(name, of)])
     assert (found.name, found.low, found.high) == (name, of.low, of.high)
     assert (found.is_integer, found.is_log, found.choices) == (of.is_integer, of.is_log, ())
+
+
+def test_the_documentation_shows_the_results():
+    """Those that are committed beside the benchmark: `python -m bench.sweeps --table` prints the tables."""
+    page = (Path(__file__).parents[2] / "docs" / "contributing" / "benchmarks.md").read_text()
+    assert [text for text in tables() if text not in page] == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs sub-reapers")

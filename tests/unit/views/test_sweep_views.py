@@ -164,8 +164,10 @@ def test_the_table_is_as_large_as_the_terminal_of_stderr(monkeypatch: pytest.Mon
         found = seen(*SEARCH)
         display.looked(found.standing, found.budget)
         display.close()
-        shown = reader.read(10_000).decode()
-    lines = shown.split("\r\n")
+        shown = b""
+        while not shown.endswith(b"\x1b[J"):  # it comes in pieces
+            shown += reader.read(10_000)
+    lines = shown.decode().split("\r\n")
     assert [line.split()[0] for line in lines[:-1]] == ["sweep", "rung", "budget", "trial", "TRIAL"]
     assert all(len(line) < 40 for line in lines[:-1])
     assert lines[-1] == f"\r\x1b[{len(lines) - 1}A\x1b[J"
