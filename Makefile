@@ -15,6 +15,9 @@ new_environment = if $(PYTHON) -m pip --python $(PYTHON) --version >/dev/null 2>
 install = if test -x $(1)/bin/pip; then set -- $(1)/bin/python -m pip; else set -- $(PYTHON) -m pip --python $(1)/bin/python; fi; \
 	"$$@" install --quiet --disable-pip-version-check --no-compile
 
+# prints the folder that an environment has its packages in
+packages = $(1)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+
 FRAMEWORKS := .venv-frameworks
 EXPORTS := .venv-exports
 DOCS := .venv-docs
@@ -32,8 +35,8 @@ test: $(INSTALLED)  ## all tests but those that need a framework, a library, a b
 	$(BIN)/python -m pytest -m alone $(CORE)
 	$(BIN)/python -m pytest -m "not alone" -n 4 --maxschedchunk 1 $(CORE)
 
-nightly: $(INSTALLED)  ## these and `frameworks` at full depth: every property ten times as often, every kill; `floors`
-	TEST_DEPTH=full $(MAKE) test frameworks
+nightly: $(INSTALLED)  ## these, `frameworks` and `exports` at full depth: every property ten times as often, every kill; `floors`
+	TEST_DEPTH=full $(MAKE) test frameworks exports
 	$(MAKE) floors
 
 FLOORS := .venv-floors
@@ -41,10 +44,13 @@ FLOORS := .venv-floors
 floors: $(FLOORS)/.installed  ## tests with the oldest dependencies that pyproject.toml allows
 	$(FLOORS)/bin/python -m pytest -n 2 tests/unit/test_config.py tests/unit/store/test_journal.py tests/unit/test_records.py tests/web tests/unit/views/test_watch.py tests/cli/test_look.py tests/cli/test_plot.py tests/cli/test_compare.py
 
-frameworks: $(INSTALLED) $(FRAMEWORKS)/.installed  ## tests with real PyTorch, Trainers, boosters (a large download)
+# what an environment has for nightly tests only: frameworks import whatever they find
+nightly_of = $(1)/.$(if $(filter full,$(TEST_DEPTH)),nightly,installed)
+
+frameworks: $(INSTALLED) $(call nightly_of,$(FRAMEWORKS))  ## tests with real PyTorch, Trainers, boosters (a large download)
 	FRAMEWORKS_PYTHON=$(CURDIR)/$(FRAMEWORKS)/bin/python $(BIN)/python -m pytest -n 3 --maxschedchunk 1 tests/frameworks
 
-exports: $(EXPORTS)/.installed  ## tests with optional libraries: TensorBoard, MLflow, W&B, trackio, aim, pyarrow, pandas, polars, and the MCP SDK
+exports: $(call nightly_of,$(EXPORTS))  ## tests with optional libraries: TensorBoard, MLflow, W&B, pyarrow, pandas, polars, and the MCP SDK
 	$(EXPORTS)/bin/python -m pytest -n 2 tests/exports tests/agents
 
 browser: $(INSTALLED) $(VENV)/.browser  ## tests of the page in a real Chromium (Debian: chromium, chromium-driver)
@@ -129,14 +135,22 @@ $(VENV)/.browser: pyproject.toml $(INSTALLED)
 # an environment in which Backprop is not installed: its hooks come from another one, as with `uv tool install`
 $(FRAMEWORKS)/.installed: tests/frameworks/requirements.txt
 	$(call new_environment,$(FRAMEWORKS))
-	$(call install,$(FRAMEWORKS)) torch==2.13.0
 	$(call install,$(FRAMEWORKS)) -r tests/frameworks/requirements.txt
 	touch $@
 
-$(EXPORTS)/.installed: pyproject.toml tests/exports/requirements.txt
+# what is in .venv is used from there, and not installed again
+$(EXPORTS)/.installed: tests/exports/requirements.txt $(INSTALLED)
 	$(call new_environment,$(EXPORTS))
-	$(call install,$(EXPORTS)) -e '.[export,mcp,sweep,test]'
-	$(call install,$(EXPORTS)) -r tests/exports/requirements.txt
+	$(call packages,$(BIN)) > "$$($(call packages,$(EXPORTS)/bin))/core.pth"
+	$(call install,$(EXPORTS)) -e '.[export,mcp,sweep]' -r tests/exports/requirements.txt
+	touch $@
+
+$(FRAMEWORKS)/.nightly: tests/frameworks/nightly-requirements.txt $(FRAMEWORKS)/.installed
+	$(call install,$(FRAMEWORKS)) -r $<
+	touch $@
+
+$(EXPORTS)/.nightly: tests/exports/nightly-requirements.txt $(EXPORTS)/.installed
+	$(call install,$(EXPORTS)) -r $<
 	touch $@
 
 $(SWEEPS)/.installed: pyproject.toml

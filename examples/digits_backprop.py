@@ -2,14 +2,14 @@
 
 Runs alone (`python digits_backprop.py`) and under Backprop (`backprop run digits_backprop.py`). Dropout, noise that
 DataLoader workers add to the images and the order of the batches are random: cut anywhere and resumed, it gives the
-weights of the run that was never cut, bit for bit. Data: scikit-learn's digits, which ship in the package.
+weights of the run that was never cut, bit for bit. Data: digits.csv.gz, as for digits.py.
 """
 
 import argparse
 from pathlib import Path
 
+import numpy as np
 import torch
-from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -40,9 +40,9 @@ def main() -> None:
 
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
-    digits = load_digits()
-    images = torch.tensor(digits.data / 16.0, dtype=torch.float32)
-    labels = torch.tensor(digits.target)
+    digits = np.loadtxt(Path(__file__).with_name("digits.csv.gz"), delimiter=",", dtype=np.int64)
+    images = torch.tensor(digits[:, :-1] / 16.0, dtype=torch.float32)
+    labels = torch.tensor(digits[:, -1])
     train = NoisyDigits(images[:1437], labels[:1437])
     loader = DataLoader(train, batch_size=32, shuffle=True, num_workers=args.workers)
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Dropout(0.2), nn.Linear(64, 10))

@@ -2,7 +2,7 @@
 
 `backprop run digits_keras.py -m 0.1`, then `backprop resume last` until it completes: the losses, the validation's too,
 and the final weights are those of a run that was never cut. Shuffling, Dropout, a validation split and early stopping
-are there because they have state of their own. Data: scikit-learn's digits, which ship in the package.
+are there because they have state of their own. Data: digits.csv.gz, as for digits.py.
 
 The backend is PyTorch unless $KERAS_BACKEND names another one: it must be set before Keras is imported.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
 import keras
-from sklearn.datasets import load_digits
+import numpy as np
 
 
 def build(width: int, lr: float) -> keras.Model:
@@ -54,8 +54,8 @@ def main() -> None:
         torch.set_num_threads(1)  # the model is small
     keras.utils.set_random_seed(args.seed)
 
-    images, labels = load_digits(return_X_y=True)
-    images = (images / 16.0).astype("float32")
+    digits = np.loadtxt(Path(__file__).with_name("digits.csv.gz"), delimiter=",", dtype=np.int64)
+    images, labels = (digits[:, :-1] / 16.0).astype("float32"), digits[:, -1]
     train, test = slice(0, 1437), slice(1437, None)
 
     model = build(args.width, args.lr)

@@ -1,16 +1,15 @@
 """Recognise handwritten digits with LightGBM: bagging, sampled features, a falling learning rate, early stopping.
 
 An ordinary script, which knows nothing of Backprop: `backprop run examples/digits_lightgbm.py -m 0.1` stops it in time,
-with its booster saved, and `backprop resume last` goes on with the next round. Data: scikit-learn's digits, 1,797
-images of 8x8 pixels, which ship in the package.
+with its booster saved, and `backprop resume last` goes on with the next round. Data: digits.csv.gz, as
+for digits.py.
 """
 
 import argparse
 from pathlib import Path
 
 import lightgbm as lgb
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
+import numpy as np
 
 
 def main() -> None:
@@ -23,12 +22,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("digits-lightgbm.txt"))
     args = parser.parse_args()
 
-    images, labels = load_digits(return_X_y=True)
-    fit, held_back, fit_labels, held_back_labels = train_test_split(
-        images, labels, test_size=0.2, random_state=args.seed, stratify=labels
-    )
-    train = lgb.Dataset(fit, fit_labels)
-    valid = lgb.Dataset(held_back, held_back_labels, reference=train)
+    digits = np.loadtxt(Path(__file__).with_name("digits.csv.gz"), delimiter=",", dtype=np.int64)
+    digits = np.random.default_rng(args.seed).permutation(digits)
+    images, labels = digits[:, :-1].astype(float), digits[:, -1]
+    fit, held_back = slice(360, None), slice(360)
+    train = lgb.Dataset(images[fit], labels[fit])
+    valid = lgb.Dataset(images[held_back], labels[held_back], reference=train)
     params = {
         "objective": "multiclass",
         "num_class": 10,
@@ -56,7 +55,7 @@ def main() -> None:
         ],
     )
     booster.save_model(args.out)
-    accuracy = (booster.predict(held_back).argmax(axis=1) == held_back_labels).mean()
+    accuracy = (booster.predict(images[held_back]).argmax(axis=1) == labels[held_back]).mean()
     print(f"{booster.current_iteration()} rounds, best {booster.best_iteration}, accuracy {accuracy:.4f}")
 
 

@@ -1,8 +1,8 @@
 """Recognise handwritten digits with Lightning; an ordinary script, which knows nothing of Backprop.
 
 `backprop run examples/digits_lightning.py` stops it in time and `backprop resume` goes on in the middle of the epoch,
-with the batches, the dropout and the learning rates that an uninterrupted run would have had. Data: scikit-learn's
-digits, 1,797 images of 8x8 pixels, which ship in the package.
+with the batches, the dropout and the learning rates that an uninterrupted run would have had. Data:
+digits.csv.gz, as for digits.py.
 """
 
 import argparse
@@ -10,8 +10,8 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from sklearn.datasets import load_digits
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -60,10 +60,10 @@ def main() -> None:
     torch.set_num_threads(1)
     lightning = importlib.import_module(args.package)
     lightning.seed_everything(args.seed)
-    digits = load_digits()
-    order = torch.randperm(len(digits.target), generator=torch.Generator().manual_seed(0))
-    images = torch.tensor(digits.data / 16.0, dtype=torch.float32)[order]
-    labels = torch.tensor(digits.target)[order]
+    digits = np.loadtxt(Path(__file__).with_name("digits.csv.gz"), delimiter=",", dtype=np.int64)
+    order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(0))
+    images = torch.tensor(digits[:, :-1] / 16.0, dtype=torch.float32)[order]
+    labels = torch.tensor(digits[:, -1])[order]
     train = DataLoader(TensorDataset(images[:1437], labels[:1437]), 32, shuffle=True, num_workers=args.workers)
     val = DataLoader(TensorDataset(images[1437:], labels[1437:]), 32)
 

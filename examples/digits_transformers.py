@@ -4,8 +4,7 @@
     backprop run digits_transformers.py -m 0.2          under Backprop: stopped in time, with a checkpoint
     backprop resume last                                goes on as if it had never been stopped, dropout included
 
-A script as anybody would write it: it knows nothing of Backprop. Data: scikit-learn's digits, 1,797 images of 8x8
-pixels, which ship in the package.
+A script as anybody would write it: it knows nothing of Backprop. Data: digits.csv.gz, as for digits.py.
 """
 
 import argparse
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import EvalPrediction, Trainer, TrainingArguments, set_seed
@@ -25,11 +23,11 @@ class Digits(Dataset[dict[str, Tensor]]):
     """Images as rows of 64 pixels between 0 and 1, and what they show."""
 
     def __init__(self, *, train: bool) -> None:
-        digits = load_digits()
-        order = np.random.default_rng(0).permutation(len(digits.target))
+        digits = np.loadtxt(Path(__file__).with_name("digits.csv.gz"), delimiter=",", dtype=np.int64)
+        order = np.random.default_rng(0).permutation(len(digits))
         chosen = order[:TRAINING_IMAGES] if train else order[TRAINING_IMAGES:]
-        self.images = torch.tensor(digits.data[chosen] / 16, dtype=torch.float32)
-        self.labels = torch.tensor(digits.target[chosen])
+        self.images = torch.tensor(digits[chosen, :-1] / 16, dtype=torch.float32)
+        self.labels = torch.tensor(digits[chosen, -1])
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -1,16 +1,15 @@
 """Recognise handwritten digits with XGBoost: early stopping, and an accuracy at the end.
 
 An ordinary script, which knows nothing of Backprop: `backprop run examples/digits_xgboost.py -m 0.1` stops it in time,
-with its booster saved, and `backprop resume last` goes on with the next round. Data: scikit-learn's digits, 1,797
-images of 8x8 pixels, which ship in the package.
+with its booster saved, and `backprop resume last` goes on with the next round. Data: digits.csv.gz, as
+for digits.py.
 """
 
 import argparse
 from pathlib import Path
 
+import numpy as np
 import xgboost as xgb
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 
 def main() -> None:
@@ -23,12 +22,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("digits-xgboost.json"))
     args = parser.parse_args()
 
-    images, labels = load_digits(return_X_y=True)
-    fit, held_back, fit_labels, held_back_labels = train_test_split(
-        images, labels, test_size=0.2, random_state=args.seed, stratify=labels
-    )
-    train = xgb.DMatrix(fit, fit_labels)
-    valid = xgb.DMatrix(held_back, held_back_labels)
+    digits = np.loadtxt(Path(__file__).with_name("digits.csv.gz"), delimiter=",", dtype=np.int64)
+    digits = np.random.default_rng(args.seed).permutation(digits)
+    images, labels = digits[:, :-1].astype(float), digits[:, -1]
+    fit, held_back = slice(360, None), slice(360)
+    train = xgb.DMatrix(images[fit], labels[fit])
+    valid = xgb.DMatrix(images[held_back], labels[held_back])
     params = {
         "objective": "multi:softprob",
         "num_class": 10,
@@ -48,7 +47,7 @@ def main() -> None:
         verbose_eval=20,
     )
     booster.save_model(args.out)
-    accuracy = (booster.predict(valid).argmax(axis=1) == held_back_labels).mean()
+    accuracy = (booster.predict(valid).argmax(axis=1) == labels[held_back]).mean()
     print(f"{booster.num_boosted_rounds()} rounds, best {booster.best_iteration}, accuracy {accuracy:.4f}")
 
 

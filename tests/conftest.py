@@ -48,6 +48,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda *_: None)
 
+_PAUSES = 3.0  # so much longer than a look at a condition, which may be a program that is started
+
 BACKPROP = str(Path(sys.executable).with_name("backprop"))
 _STREAMS = {"stdin", "stdout", "stderr"}
 
@@ -212,13 +214,24 @@ def is_alive(process: psutil.Process) -> bool:
     return False
 
 
-def wait_for(condition: Callable[[], object], timeout_s: float = HANG_S) -> object:
-    """What the condition gives once it is true; fails after the timeout."""
+def wait_for(
+    condition: Callable[[], object],
+    timeout_s: float = HANG_S,
+    why_not: Callable[[], str] = lambda: "the condition did not come true in time",
+) -> object:
+    """What the condition gives once it is true; fails after the timeout. Leaves the machine to what is waited for."""
     deadline = time.monotonic() + timeout_s
-    while not (result := condition()):
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.01)
-    return result
+    while True:
+        began = time.monotonic()
+        if result := condition():
+            return result
+        assert began < deadline, why_not()
+        time.sleep(min(1.0, max(0.01, _PAUSES * (time.monotonic() - began))))
+
+
+def nightly(*values: object) -> object:
+    """Values of a parametrized test that only `make nightly` takes."""
+    return pytest.param(*values, marks=pytest.mark.nightly)
 
 
 @pytest.fixture(autouse=True)

@@ -2,15 +2,18 @@
 
 from pathlib import Path
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 
 from tests.conftest import Runs
+
+pytestmark = pytest.mark.nightly
 
 
 def executed(*cells: str, home: Path, folder: Path) -> list[dict]:
     """The outputs of each cell: what a notebook would show."""
+    import nbformat
+    from nbclient import NotebookClient
+
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     prepared = f"import os; os.environ['BACKPROP_HOME'] = {str(home)!r}"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from tests.conftest import Runs
+from tests.conftest import Runs, nightly
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # as in test_mlflow.py
 
@@ -128,8 +128,8 @@ def rising(steps: list[int]) -> list[tuple[int, float]]:
                 "no_step": rising([0] * 5),
             },
         ),
-        (TRACKIO, {"train/loss": [*falling([0, 1, 2, 3, 4]), (40, 0.5)]}),
-        (
+        nightly(TRACKIO, {"train/loss": [*falling([0, 1, 2, 3, 4]), (40, 0.5)]}),
+        nightly(
             AIM,
             {
                 "val/loss": falling(FIVE),

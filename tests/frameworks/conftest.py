@@ -3,12 +3,13 @@
 $FRAMEWORKS_PYTHON is that environment's Python; `make frameworks` makes it and sets this.
 """
 
+import fcntl
 import json
 import os
 import subprocess
 import tempfile
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -118,9 +119,25 @@ class FrameworkRuns(Runs):
         assert self.document(run_id)["status"] == "completed"
 
 
-def nightly(*values: object) -> object:
-    """Values of a parametrized test that only `make nightly` takes."""
-    return pytest.param(*values, marks=pytest.mark.nightly)
+def assert_first_step_has_total(runs: FrameworkRuns, run_id: str, unit: str) -> None:
+    """The first step that was reported came with the total; its unit is the one of this loop."""
+    document = runs.document(run_id)
+    lines = [json.loads(line) for line in runs.events(run_id).splitlines()]
+    first = next(line for line in lines if "step" in line and "event" not in line)
+    assert (first["step"], first["total_steps"], document["step_unit"]) == (1, document["total_steps"], unit)
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that `make` fills: once, whichever worker of pytest needs it first."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            made = factory.mktemp(name)
+            make(made)
+            made.rename(folder)
+    return folder
 
 
 def make_framework_runs(folder: Path) -> FrameworkRuns:

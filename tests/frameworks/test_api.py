@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import HANG_S, wait_for
-from tests.frameworks.conftest import EXAMPLES, WITHOUT_COMPILER, FrameworkRuns, nightly
+from tests.conftest import HANG_S, nightly, wait_for
+from tests.frameworks.conftest import EXAMPLES, WITHOUT_COMPILER, FrameworkRuns, assert_first_step_has_total
 
 SOURCE = Path(__file__).parents[2] / "src"
 EXAMPLE = EXAMPLES / "digits_backprop.py"
@@ -150,6 +150,7 @@ def test_checkpoints_are_saved_when_they_are_wanted_and_are_whole(framework_runs
     assert running.wait(HANG_S) == 0
     document = runs.document("r")
     assert (document["status"], document["exit_code"]) == ("stopped", 0)
+    assert_first_step_has_total(runs, "r", "batch")
     checkpoints = document["checkpoints"]
     assert len(checkpoints) >= 3
     assert all(checkpoint["valid"] for checkpoint in checkpoints)

@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import HANG_S, IS_NIGHTLY, wait_for
 from tests.frameworks.conftest import EXAMPLES, FrameworkRuns
 
-EPOCHS = 4
+EPOCHS = 4 if IS_NIGHTLY else 2
 STEPS_PER_EPOCH = 45  # 1437 images, 32 a step
 STEPS = EPOCHS * STEPS_PER_EPOCH
 PREDICTION_STEPS = 12  # 360 images, 32 a step
@@ -139,7 +139,7 @@ def test_cut_by_its_timebox_and_resumed_it_is_the_run_that_was_not_cut(
 def test_stopped_at_any_step_with_workers_that_load_data_it_is_the_run_that_was_not_cut(
     framework_runs: FrameworkRuns, uncut: Path
 ) -> None:
-    script, cuts = slow_example(framework_runs), [33, 110] if IS_NIGHTLY else [110]
+    script, cuts = slow_example(framework_runs, pause_s=0.06), [33, 110] if IS_NIGHTLY else [60]
     framework_runs.cut([script, "--", "--epochs", EPOCHS, "--workers", 2], "stopped", cuts)
     sessions = framework_runs.document("stopped")["sessions"]
     assert sessions[-1]["resumed_from"] == sessions[-1]["offered"]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import HANG_S, IS_NIGHTLY, wait_for
-from tests.frameworks.conftest import EXAMPLES, FrameworkRuns, nightly
+from tests.conftest import HANG_S, IS_NIGHTLY, nightly, wait_for
+from tests.frameworks.conftest import EXAMPLES, FrameworkRuns, assert_first_step_has_total
 
 EXAMPLE = EXAMPLES / "digits_keras.py"
 CUTS = Path(__file__).with_name("keras_cuts.py")
@@ -67,7 +67,8 @@ def test_a_stop_and_a_timebox_change_nothing(framework_runs: FrameworkRuns, cut_
     for name in ("loss", "val_loss", "val_accuracy"):
         recorded = framework_runs.curve("cut", name)
         assert [recorded[STEPS * epoch] for epoch in range(1, epochs + 1)] == whole[0][name]
-    assert document["metrics"]["total_steps"] == epochs * STEPS
+    assert document["total_steps"] == document["last_step"] == epochs * STEPS
+    assert_first_step_has_total(framework_runs, "cut", "batch")
 
 
 @pytest.mark.nightly

@@ -221,33 +221,3 @@ def test_what_a_parser_parsed_is_recorded(library: str, framework_runs: Framewor
     document = runs.document("r")
     assert document["params"] == {**given, **defaults}
     assert document["default_params"] == sorted(defaults)
-
-
-def test_training_arguments_are_recorded(framework_runs: FrameworkRuns):
-    """Those that the script does not parse, too; what differs from machine to machine is left out."""
-    runs = framework_runs
-    script = runs.script("""
-        import torch
-        from transformers import Trainer, TrainingArguments
-
-        class Model(torch.nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.layer = torch.nn.Linear(1, 1)
-            def forward(self, x):
-                return {"loss": self.layer(x).pow(2).mean()}
-
-        data = [{"x": torch.ones(1)} for _ in range(4)]
-        arguments = TrainingArguments("out", max_steps=1, learning_rate=0.5, report_to=[], hub_token="abc")
-        arguments.fsdp_config = {"min_num_params": 0, "xla": False}  # as transformers 4 fills it in
-        Trainer(Model(), arguments, train_dataset=data).train()
-    """)
-    done = runs.call("run", "--run-id", "r", script)
-    assert done.returncode == 0, done.stderr
-    document = runs.document("r")
-    params, defaults = document["params"], set(document["default_params"])
-    given = {name: value for name, value in params.items() if name not in defaults}
-    expected = {"output_dir": "out", "max_steps": 1, "learning_rate": 0.5, "hub_token": "***"}
-    assert given == {**expected, "report_to": []}
-    assert params["weight_decay"] == 0.0
-    assert "logging_dir" not in params

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from tests.frameworks.conftest import FrameworkRuns
 
 SUMMARY_WRITER = """
@@ -33,10 +35,12 @@ TRAINER = """
         def forward(self, x, labels=None):
             scores = self.layer(x)
             return {"loss": ((scores - labels) ** 2).mean(), "logits": scores}
-    data = [{"x": torch.ones(1), "labels": torch.ones(1)} for _ in range(8)]
+    data = [{"x": torch.randn(1), "labels": torch.ones(1)} for _ in range(80)]
     arguments = TrainingArguments(
-        "out", max_steps=4, logging_steps=1, eval_strategy="steps", eval_steps=2, report_to="tensorboard", use_cpu=True
+        "out", max_steps=4, logging_steps=1, eval_strategy="steps", eval_steps=2, report_to="tensorboard", use_cpu=True,
+        learning_rate=0.5, gradient_accumulation_steps=2, save_strategy="no", hub_token="abc",
     )
+    arguments.fsdp_config = {"min_num_params": 0, "xla": False}  # as transformers 4 fills it in
     Trainer(Model(), arguments, train_dataset=data, eval_dataset=data).train()
 """
 LIGHTNING = """
@@ -106,6 +110,12 @@ def tracked(runs: FrameworkRuns) -> list[str]:
     return sorted({name for line in lines for name in line} - {"step", "tracked"})
 
 
+def sampled_losses(runs: FrameworkRuns) -> dict[int, float]:
+    """By step: those that were taken from what the training calls backward on."""
+    lines = map(json.loads, runs.events("r").splitlines())
+    return {line["step"]: line["loss"] for line in lines if line.get("sampled")}
+
+
 def test_summary_writer(framework_runs: FrameworkRuns):
     """The value of a tensor is the one at the call, whatever becomes of it afterwards."""
     document = run(framework_runs, SUMMARY_WRITER)
@@ -121,13 +131,40 @@ def test_fabric(framework_runs: FrameworkRuns):
 
 
 def test_trainer(framework_runs: FrameworkRuns):
-    """It calls its metrics otherwise when it logs them: all are those that it reports."""
+    """It calls its metrics otherwise when it logs them: all are those that it reports.
+
+    A loss that is sampled is that of the step, gradient accumulation included. Its arguments are recorded though the
+    script parses none; what differs from machine to machine is left out.
+    """
     document = run(framework_runs, TRAINER)
     assert {"train/loss", "eval/loss", "train/train_loss"} <= {*tracked(framework_runs)}
     assert document["tracked_metrics"] == []
     assert {"loss", "eval_loss", "train_loss"} <= document["metrics"].keys()
     assert not any("/" in name for name in document["metrics"])
-    assert [*framework_runs.curve("r", "loss")] == [1, 2, 3, 4]
+    logged = framework_runs.curve("r", "loss")
+    assert [*logged] == [1, 2, 3, 4]
+    assert document["sampled_metrics"] == []
+    sampled = sampled_losses(framework_runs)
+    assert {step: pytest.approx(logged[step], rel=1e-3) for step in sampled} == sampled != {}
+    params, defaults = document["params"], set(document["default_params"])
+    given = {name: value for name, value in params.items() if name not in defaults}
+    assert given == {
+        "output_dir": "out",
+        "max_steps": 4,
+        "logging_steps": 1,
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+        "report_to": ["tensorboard"],
+        "use_cpu": True,
+        "learning_rate": 0.5,
+        "gradient_accumulation_steps": 2,
+        "save_strategy": "no",
+        "hub_token": "***",
+        "do_eval": True,  # this and the next follow from the others
+        "dataloader_pin_memory": False,
+    }
+    assert params["weight_decay"] == 0.0
+    assert "logging_dir" not in params
 
 
 def test_lightning(framework_runs: FrameworkRuns):
@@ -136,9 +173,12 @@ def test_lightning(framework_runs: FrameworkRuns):
     assert {"mine", "train/loss"} <= {*tracked(framework_runs)}
     assert document["tracked_metrics"] == ["mine"]
     assert len(framework_runs.curve("r", "train/loss")) == 4
+    assert sampled_losses(framework_runs) != {}
+    assert document["sampled_metrics"] == []
     assert framework_runs.curve("r", "mine") == {0: 0, 1: 1, 2: 2, 3: 3}
 
 
+@pytest.mark.nightly
 def test_mlflow_logger(framework_runs: FrameworkRuns):
     """A resumed session continues its run, although a hyperparameter differs, which MLflow would refuse."""
     run(framework_runs, MLFLOW_LOGGER)

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -16,12 +16,11 @@ from backprop.store.index import Index
 from backprop.store.journal import file as journals
 from backprop.store.journal.fold import fold
 from backprop.store.rundir import RunDir
-from tests.conftest import HANG_S, Runs
+from tests.conftest import Runs, wait_for
 from tests.faults.test_kills import Truth, dedupe
 from tests.slurm.cluster import Cluster, missing_programs
 
 LONG_S = 120.0  # longer than any submission may take, or a supervisor be silent: whoever began it is dead
-_PAUSES = 3.0  # so much longer than the look itself: most looks are a program that is started
 _ASK_EVERY_S = 2.0  # whatever the journal says: whoever asks sees to what nobody else does
 
 # Counts up to TARGET, or until it is enough, one step each PAUSE_S; saves when it is asked to stop and every 20 steps,
@@ -55,21 +54,6 @@ COUNTER = """
         sys.exit(130)
     tell(event="finished", counter=counter)
 """
-
-
-def wait_for(
-    condition: Callable[[], object],
-    timeout_s: float = HANG_S,
-    why_not: Callable[[], str] = lambda: "the condition did not come true in time",
-) -> object:
-    """What the condition gives once it is true; fails after the timeout. Leaves the machine to what is waited for."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        began = time.monotonic()
-        if result := condition():
-            return result
-        assert began < deadline, why_not()
-        time.sleep(min(1.0, max(0.01, _PAUSES * (time.monotonic() - began))))
 
 
 class SlurmRuns(Runs):

@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 
-from tests.conftest import HANG_S
-from tests.slurm.conftest import HeldBack, SlurmRuns, wait_for
+from tests.conftest import HANG_S, wait_for
+from tests.slurm.conftest import HeldBack, SlurmRuns
 
 ONE_AT_A_TIME = ("--slurm-arg=--nodelist=node1", "--slurm-arg=--exclusive")
 

@@ -12,9 +12,9 @@ import psutil
 import pytest
 
 from backprop.store.journal.file import HEARTBEAT_INTERVAL_S
-from tests.conftest import HANG_S
+from tests.conftest import HANG_S, wait_for
 from tests.slurm.cluster import Cluster
-from tests.slurm.conftest import LONG_S, SlurmRuns, first_port, wait_for
+from tests.slurm.conftest import LONG_S, SlurmRuns, first_port
 
 
 class Wrapped:

@@ -13,9 +13,9 @@ import pytest
 
 from tests.cli.test_sweep import TRAIN, entries
 from tests.cli.test_sweep import status as sweep_status
-from tests.conftest import HANG_S
+from tests.conftest import HANG_S, wait_for
 from tests.slurm.cluster import NODES, Cluster
-from tests.slurm.conftest import LONG_S, SlurmRuns, first_port, runs_on, wait_for
+from tests.slurm.conftest import LONG_S, SlurmRuns, first_port, runs_on
 from tests.slurm.test_sweep import WORDS as SWEEP
 
 

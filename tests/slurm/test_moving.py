@@ -2,7 +2,8 @@
 
 import json
 
-from tests.slurm.conftest import SlurmRuns, wait_for
+from tests.conftest import wait_for
+from tests.slurm.conftest import SlurmRuns
 
 
 def asked(runs: SlurmRuns, run_id: str) -> dict[str, str]:

@@ -7,8 +7,8 @@ import psutil
 import pytest
 
 from tests.cli.test_notify import configure, messengers, recorder, told
-from tests.conftest import HANG_S
-from tests.slurm.conftest import SlurmRuns, wait_for
+from tests.conftest import HANG_S, wait_for
+from tests.slurm.conftest import SlurmRuns
 
 IN_LINE = "--slurm-arg=--begin=now+1hour"
 

@@ -14,9 +14,9 @@ from backprop.store.journal import file as journals
 from backprop.store.journal.entries import Refused
 from backprop.store.journal.fold import fold
 from backprop.store.rundir import RunDir
-from tests.conftest import HANG_S
+from tests.conftest import HANG_S, wait_for
 from tests.slurm.cluster import Cluster
-from tests.slurm.conftest import SlurmRuns, first_port, runs_on, wait_for
+from tests.slurm.conftest import SlurmRuns, first_port, runs_on
 
 LOW = ("--on", "slurm:low", "--slurm-arg=--nodelist=node1")
 

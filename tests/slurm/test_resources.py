@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from tests.cli.test_governor import FAKES
-from tests.conftest import HANG_S
+from tests.conftest import HANG_S, wait_for
 from tests.slurm.cluster import NODES
-from tests.slurm.conftest import COUNTER, SlurmRuns, wait_for
+from tests.slurm.conftest import COUNTER, SlurmRuns
 
 # each trainer of a run tells what it finds
 TELLING = """

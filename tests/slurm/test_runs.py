@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 import pytest
 
 from backprop.supervisor.signals import DOUBLE_PRESS_S
-from tests.conftest import HANG_S
-from tests.slurm.conftest import LONG_S, HeldBack, SlurmRuns, wait_for
+from tests.conftest import HANG_S, wait_for
+from tests.slurm.conftest import LONG_S, HeldBack, SlurmRuns
 
 
 def test_a_run_in_the_foreground(runs: SlurmRuns):

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import backprop
-from tests.conftest import HANG_S, scaled
-from tests.slurm.conftest import SlurmRuns, wait_for
+from tests.conftest import HANG_S, scaled, wait_for
+from tests.slurm.conftest import SlurmRuns
 
 
 def test_many_runs_at_once(runs: SlurmRuns):

@@ -4,8 +4,8 @@ import json
 import subprocess
 
 from tests.cli.test_sweep import TRAIN, check_whole, entries, status
-from tests.conftest import BACKPROP
-from tests.slurm.conftest import LONG_S, SlurmRuns, wait_for
+from tests.conftest import BACKPROP, wait_for
+from tests.slurm.conftest import LONG_S, SlurmRuns
 
 SECOND = 1 / 60  # minutes
 WORDS = (

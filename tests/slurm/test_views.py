@@ -19,9 +19,9 @@ from backprop.views.watch.app import WatchApp
 from backprop.views.watch.dialogs import Question
 from tests.cli.test_look import in_terminal
 from tests.cli.test_watch import Terminal
-from tests.conftest import BACKPROP, HANG_S
+from tests.conftest import BACKPROP, HANG_S, wait_for
 from tests.slurm.cluster import Cluster
-from tests.slurm.conftest import HeldBack, SlurmRuns, wait_for
+from tests.slurm.conftest import HeldBack, SlurmRuns
 from tests.unit.views.test_watch import drive, lines_of, text_of, title_of, until
 from tests.web.conftest import Server
 
