@@ -1,20 +1,25 @@
 """What several commands need: the home, a run by the word the user typed, and messages."""
 
 import functools
+import json
 import os
+import re
 import stat
 import sys
+import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
+import msgspec
 
 from backprop.errors import UsageError
 from backprop.lifecycle import catalog
-from backprop.records import Run, RunView, Session, Status
-from backprop.store.files import owner_name
+from backprop.records import Goal, Run, RunView, Session, Status
+from backprop.store import metric_names
+from backprop.store.files import open_plain, owner_name
 from backprop.store.home import Home
 from backprop.store.index import Index
 from backprop.store.rundir import RunDir
@@ -22,7 +27,6 @@ from backprop.text import printable
 
 if TYPE_CHECKING:
     from backprop.config import Config
-    from backprop.records import Goal
     from backprop.supervisor.outcome import Traceback
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -78,7 +82,7 @@ def asks_for_json(words: Sequence[str]) -> bool:
     return any(word in {"--json", "--jsonl"} or word.startswith("--fields") for word in own)
 
 
-def _goals(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> "dict[str, Goal]":  # noqa: ARG001
+def _goals(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, Goal]:  # noqa: ARG001
     from backprop import config
 
     return config.goals_by_name(config.check("goals", value, "--goal")) if value else {}
@@ -146,8 +150,6 @@ def say_whose_home(path: Path) -> None:
 
 def check_threads() -> None:
     """Raise UsageError where no thread can be started: a program that needs some would fail half-way."""
-    import threading
-
     try:
         threading.Thread(target=int).start()
     except RuntimeError as error:
@@ -173,7 +175,6 @@ def check_readable(run: Run) -> None:
 
 def metrics_message(views: Sequence[RunView]) -> str:
     """Which metrics these runs have, for a user who asked for another one."""
-    from backprop.store import metric_names
     from backprop.views.terminal import formatting
     from backprop.views.terminal.screen import cut
 
@@ -184,10 +185,8 @@ def metrics_message(views: Sequence[RunView]) -> str:
     return f"Available: {', '.join(cut(formatting.name(name), _NAME_WIDTH) for name in names[:_NAMES_SHOWN])}{more}."
 
 
-def known_goal(name: str, views: Sequence[RunView]) -> "Goal":
+def known_goal(name: str, views: Sequence[RunView]) -> Goal:
     """Which values of a metric are better, as these runs have it. Raises UsageError where that is not known."""
-    from backprop.store import metric_names
-
     goal = metric_names.common_goal(name, views)
     if goal is None:
         raise UsageError(_not_known(name, name))
@@ -203,7 +202,6 @@ def _not_known(names: str, example: str) -> str:
 
 def say_without_goal(names: Collection[str], views: Sequence[RunView]) -> None:
     """Say of which of these metrics it is not known which values are better, so that none is called best."""
-    from backprop.store import metric_names
     from backprop.views.terminal import formatting
     from backprop.views.terminal.screen import cut
 
@@ -215,7 +213,6 @@ def say_without_goal(names: Collection[str], views: Sequence[RunView]) -> None:
 
 def failure_of(rundir: RunDir, session: Session | None) -> "Traceback | None":
     """The traceback of a session that has failed, if it left one."""
-    from backprop.store.files import open_plain
     from backprop.supervisor import outcome
 
     if session is None or session.status is not Status.FAILED:
@@ -294,8 +291,6 @@ def print_json(document: object, *, short: Sequence[str] = (), advised: str = ""
 
 
 def _selected(documents: list[Any], fields: Sequence[str], *, has_result: bool) -> list[Any]:
-    import msgspec
-
     from backprop.views.documents.fields import selected
 
     plain = msgspec.to_builtins(documents)
@@ -311,8 +306,5 @@ def _selected(documents: list[Any], fields: Sequence[str], *, has_result: bool) 
 
 def _print_encoded(text: str) -> None:
     if (sys.stdout.encoding or "").lower().replace("-", "") != "utf8":
-        import json
-        import re
-
         text = re.sub(r"[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], text)
     print(text, end="")

@@ -9,6 +9,7 @@ from backprop.lifecycle.sweep.spec import SweepSpec
 from backprop.lifecycle.sweep.standing import Asking, Facts, StepsSeen, TrialState
 from backprop.records import Run, RunView, Status
 from backprop.store import curves
+from backprop.store.files import last_lines, opened
 from backprop.store.home import Home
 from backprop.store.index import Index
 from backprop.supervisor import outcome
@@ -89,8 +90,6 @@ def look_up(home: Home, index: Index, run_id: str, say: Callable[[str], None]) -
 
 def _failure(home: Home, run: Run) -> str | None:
     """The last line of the traceback that the newest session left."""
-    from backprop.store.files import last_lines, opened
-
     session = run.last_session
     if session is None or session.status is not Status.FAILED:
         return None
