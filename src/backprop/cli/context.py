@@ -19,7 +19,7 @@ from backprop.errors import UsageError
 from backprop.lifecycle import catalog
 from backprop.records import Goal, Run, RunView, Session, Status
 from backprop.store import metric_names
-from backprop.store.files import open_plain, owner_name
+from backprop.store.files import owner_name
 from backprop.store.home import Home
 from backprop.store.index import Index
 from backprop.store.rundir import RunDir
@@ -36,7 +36,6 @@ _NAMES_SHOWN = 12
 _GOALS_SHOWN = 3
 _NAME_WIDTH = 40
 _LONG_CHARS = 20_000  # of JSON: ten runs
-_FAILURE_BYTES = 65_536  # of stderr, at its end, in which a traceback is looked for
 
 
 class _JsonFormat(NamedTuple):
@@ -215,15 +214,7 @@ def failure_of(rundir: RunDir, session: Session | None) -> "Traceback | None":
     """The traceback of a session that has failed, if it left one."""
     from backprop.supervisor import outcome
 
-    if session is None or session.status is not Status.FAILED:
-        return None
-    try:
-        with os.fdopen(open_plain(rundir.err_path(session.number)), "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _FAILURE_BYTES))
-            text = file.read(_FAILURE_BYTES).decode(errors="replace")
-    except OSError:  # an older tool's record has none; it was removed meanwhile
-        return None
-    return outcome.traceback_in(text)
+    return outcome.traceback_in(outcome.failure_text(rundir, session))
 
 
 def say_failure(rundir: RunDir, session: Session | None, *, is_seen: bool) -> None:

@@ -5,7 +5,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import NoReturn
 
 from backprop import host
@@ -51,11 +51,8 @@ class LocalEngine:
             signal_holder(self._home.rundir(run.spec.id).journal_path, who.supervisor_pid, signal.SIGKILL)
 
     def observe(self, run: Run) -> Observation:
-        journal = Journal(self._home.rundir(run.spec.id).journal_path)
-        try:
+        with closing(Journal(self._home.rundir(run.spec.id).journal_path)) as journal:
             is_free = journal.try_lock()
-        finally:
-            journal.close()
         return Observation(phase=Phase.ENDED if is_free else Phase.RUNNING)
 
 

@@ -33,7 +33,7 @@ from backprop.lifecycle.sweep.space import option_words, parse_parameters
 from backprop.lifecycle.sweep.spec import Confirm, SweepSpec
 from backprop.store.annotations import Kind
 from backprop.store.annotations import check as check_annotation
-from backprop.store.files import open_to_append
+from backprop.store.files import send_output_to
 from backprop.store.home import Home
 from backprop.store.rundir import new_run_id
 
@@ -296,7 +296,7 @@ def _go_on(home: Home, spec: SweepSpec, *, detach: bool, as_json: bool) -> None:
             print(spec.name)
         return
     if log := os.environ.pop(_BACKGROUND, None):
-        _write_to(Path(log))
+        send_output_to(Path(log))
     display = SweepDisplay()
     with Signals(ignore_hangup=bool(log)).caught() as signals, closing(Sweeper(home, spec, display)) as sweeper:
         sweeper.begin()
@@ -309,14 +309,6 @@ def _go_on(home: Home, spec: SweepSpec, *, detach: bool, as_json: bool) -> None:
     else:
         _say_conclusion(home, spec)
     raise click.exceptions.Exit(code)
-
-
-def _write_to(log: Path) -> None:
-    """Send the output of this process there."""
-    fd = open_to_append(log)
-    os.dup2(fd, 1)
-    os.dup2(fd, 2)
-    os.close(fd)
 
 
 def _start_in_background(home: Home, spec: SweepSpec) -> None:

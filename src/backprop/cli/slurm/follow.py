@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import datetime, timezone
 
 from backprop import engines
@@ -215,11 +215,8 @@ class Follower:
         return ExitCode.REFUSED
 
     def _refresh(self) -> None:
-        index = indexing.open_home(self._home, say)
-        try:
+        with closing(indexing.open_home(self._home, say)) as index:
             indexing.refresh(self._home, index, self._rundir, say)
-        finally:
-            index.close()
 
     # -- the user
 

@@ -28,7 +28,7 @@ from backprop.lifecycle.continuation import Assignment
 from backprop.lifecycle.driver import choose_checkpoint
 from backprop.lifecycle.owned_run import OwnedRun, Request
 from backprop.records import Run, RunSpec, Status
-from backprop.store.files import open_to_append
+from backprop.store.files import send_output_to
 from backprop.store.home import Home
 from backprop.store.journal import file as journals
 from backprop.store.journal.entries import MessageShown, NotContinued, Refused, StopRequested
@@ -46,19 +46,12 @@ def execute(*, folders: tuple[Path, ...]) -> None:
     """Carry out what was submitted for the run in FOLDER: of several, the one of this task of an array."""
     folder = folders[int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))]
     rundir = RunDir(folder.resolve())
-    _write_to(rundir.job_log_path(_own_job()))
+    # Slurm has one file for a whole array, and runs are removed one by one
+    send_output_to(rundir.job_log_path(_own_job()))
     host.be_on(os.environ.get("SLURMD_NODENAME"))
     # an index of its own for this one run, thrown away at the end: no index is ever opened by two machines
     with tempfile.TemporaryDirectory(prefix="backprop-") as own:
         raise click.exceptions.Exit(_execute(Home(rundir.path.parent.parent, Path(own)), rundir, rundir.read_spec()))
-
-
-def _write_to(log_path: Path) -> None:
-    """Send the output of this process there: Slurm has one file for a whole array, and runs are removed one by one."""
-    log = open_to_append(log_path)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
 
 
 def _execute(home: Home, rundir: RunDir, spec: RunSpec) -> int:
@@ -226,7 +219,7 @@ class _Log:
         say(f"run {self._owned.spec.id} queued: {reason}")
 
     def begins(self, plan: SessionPlan) -> Observer:
-        say(messages.start_line(self._owned.spec, plan.limits.timebox_s, datetime.now(timezone.utc), plan.gpus or ()))
+        say(messages.planned_start_line(self._owned.spec, plan))
         return self
 
     def started(self, out_path: Path, err_path: Path) -> None:
