@@ -15,8 +15,9 @@ import msgspec
 from backprop import config
 from backprop.cli import completion, start
 from backprop.cli.config_sources import Loaded
-from backprop.cli.context import check_readable, is_valid, open_caught_up, print_json, say, working_folder
+from backprop.cli.context import check_readable, open_caught_up, say, working_folder
 from backprop.cli.dry_run import print_plan
+from backprop.cli.messages import print_documents
 from backprop.cli.options import (
     SessionCommand,
     after_dashes,
@@ -118,7 +119,9 @@ def resume(
         return
     code = each(views, lambda view: _resume(msgspec.structs.replace(asked, is_one_of_many=True), view))
     if as_json:
-        _print_documents(home, views)
+        with open_caught_up(home) as index:
+            newest = [catalog.get_run(home, index, view.run.spec.id, say) for view in views]
+        print_documents(newest, is_full=True)
     raise click.exceptions.Exit(code)
 
 
@@ -276,16 +279,6 @@ def _nothing_to_continue_from(run_id: str) -> str:
         f"run {run_id} has no valid checkpoint to continue from, and was not started. "
         f"To let it start over: backprop resume {run_id}"
     )
-
-
-def _print_documents(home: Home, views: Sequence[RunView]) -> None:
-    """The runs as they are now, in an array."""
-    from backprop.views.documents import run_json
-
-    now = datetime.now(timezone.utc)
-    with open_caught_up(home) as index:
-        newest = [catalog.get_run(home, index, view.run.spec.id, say) for view in views]
-        print_json([run_json.run_document(view, now, is_valid) for view in newest], has_result=True)
 
 
 def _confirm_again(run_id: str) -> None:
