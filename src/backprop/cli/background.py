@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from backprop import engines
 from backprop.cli import messages
@@ -16,12 +16,10 @@ from backprop.cli.context import say
 from backprop.engines.base import Phase, Submission
 from backprop.errors import BackpropError, ExitCode
 from backprop.lifecycle import driver
+from backprop.lifecycle.owned_run import OwnedRun, Request
+from backprop.store.output.progress import Progress
+from backprop.supervisor.plan import Outcome, SessionPlan
 from backprop.supervisor.signals import DOUBLE_PRESS_S, Signals
-
-if TYPE_CHECKING:
-    from backprop.lifecycle.owned_run import OwnedRun, Request
-    from backprop.store.output.progress import Progress
-    from backprop.supervisor.plan import Outcome, SessionPlan
 
 _STARTED, _WAITS, _REFUSED, _BROKEN = b"s", b"w", b"r", b"b"  # how the answer to the parent begins
 _PATIENCE_S = 3600.0  # between two looks for signals; the answer itself is seen at once
@@ -37,13 +35,13 @@ class _Answer(NamedTuple):
     is_awaited: bool = True  # False: twice, and left before it came
 
 
-def train(owned: "OwnedRun", request: "Request") -> int:
+def train(owned: OwnedRun, request: Request) -> int:
     """Start the run; what to exit with. Raises BackpropError when it could not be started."""
     with Signals(ignore_hangup=True).caught() as signals:
         return _start(owned, request, signals)
 
 
-def train_many(runs: "Sequence[OwnedRun]", request: "Request") -> int:
+def train_many(runs: Sequence[OwnedRun], request: Request) -> int:
     """Start the runs, one after the other; the worst of their exit codes. Ctrl-C takes back all of them.
 
     Raises BackpropError when one could not be started; those before it continue, those after it are refused.
@@ -66,14 +64,14 @@ def train_many(runs: "Sequence[OwnedRun]", request: "Request") -> int:
     return worst
 
 
-def _refuse(runs: "Sequence[OwnedRun]", reason: str) -> None:
+def _refuse(runs: Sequence[OwnedRun], reason: str) -> None:
     for owned in runs:
         driver.refuse(owned, reason)
         owned.journal.close()
         say(f"run {owned.spec.id} was not started: {reason}")
 
 
-def _start(owned: "OwnedRun", request: "Request", signals: Signals, later: "Sequence[OwnedRun]" = ()) -> int:
+def _start(owned: OwnedRun, request: Request, signals: Signals, later: Sequence[OwnedRun] = ()) -> int:
     """Start one run and wait for its answer; what to exit with. later: runs that are none of its supervisor's."""
     reader, writer = os.pipe()
 
@@ -132,7 +130,7 @@ def _answer_of(reader: int, signals: Signals) -> _Answer:
                 signals.wait(_PATIENCE_S, reader)
 
 
-def _stop(owned: "OwnedRun") -> None:
+def _stop(owned: OwnedRun) -> None:
     """Stop what has just started. Between two sessions it has no supervisor, for a moment."""
     from backprop.lifecycle import requests, run_state
 
@@ -157,7 +155,7 @@ def _stop(owned: "OwnedRun") -> None:
 class _Background:
     """The observer of a detached run: answers its parent once, and logs the rest."""
 
-    def __init__(self, owned: "OwnedRun", pipe_fd: int) -> None:
+    def __init__(self, owned: OwnedRun, pipe_fd: int) -> None:
         self._owned = owned
         self._spec = owned.spec
         self._pipe_fd = pipe_fd
@@ -177,7 +175,7 @@ class _Background:
         say(f"run {self._spec.id} queued: {reason}")
         self.answer(_WAITS, f"run {self._spec.id} queued: {reason}")
 
-    def begins(self, plan: "SessionPlan") -> "_Background":
+    def begins(self, plan: SessionPlan) -> "_Background":
         self._plan = plan
         return self
 
@@ -185,10 +183,10 @@ class _Background:
         if self._plan is not None:
             self.answer(_STARTED, " · ".join([messages.planned_start_line(self._spec, self._plan), *self._notes]))
 
-    def looked(self, progress: "Progress", left_s: float) -> None:
+    def looked(self, progress: Progress, left_s: float) -> None:
         pass
 
-    def ended(self, outcome: "Outcome") -> None:
+    def ended(self, outcome: Outcome) -> None:
         self.answer(_BROKEN, outcome.session.reason or "")  # unless it was launched
         messages.say_end(self._owned, outcome.session)
 
@@ -198,7 +196,7 @@ class _Background:
             self._notes.append(text)
 
 
-def _be_the_supervisor(owned: "OwnedRun", request: "Request", pipe_fd: int) -> int:
+def _be_the_supervisor(owned: OwnedRun, request: Request, pipe_fd: int) -> int:
     background = _Background(owned, pipe_fd)
     try:
         result = driver.drive(owned, request, background, ignore_hangup=True)

@@ -69,18 +69,22 @@ def active_runs(_: click.Context, __: click.Parameter, incomplete: str) -> "list
     return _runs(incomplete, tuple(status.value for status in Status if not status.is_final))
 
 
-def metrics(_: click.Context, __: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
-    """The name of a metric."""
-    from backprop.store import completions
+def _stored(kind: str) -> "Completer":
+    """A name that the index has. kind: see store/completions.py."""
 
-    return _names(completions.naming_metrics, incomplete)
+    def complete(_: click.Context, __: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
+        from click.shell_completion import CompletionItem
+
+        from backprop.store import completions
+
+        with _index() as index:
+            names = [] if index is None else completions.names(index, kind, incomplete, _LIMIT)
+        return [CompletionItem(name) for name in names if _PLAIN.fullmatch(name)]
+
+    return complete
 
 
-def groups(_: click.Context, __: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
-    """The name of a group."""
-    from backprop.store import completions
-
-    return _names(completions.naming_groups, incomplete)
+groups, metrics, tags = map(_stored, ("groups", "metrics", "tags"))
 
 
 def sweeps(_: click.Context, __: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
@@ -95,21 +99,6 @@ def sweeps(_: click.Context, __: click.Parameter, incomplete: str) -> "list[Comp
         names = sorted(one.name for one in spec.sweeps(Home.from_environment()))
     found = (name for name in names if name.startswith(incomplete) and _PLAIN.fullmatch(name))
     return [CompletionItem(name) for name in found]
-
-
-def tags(_: click.Context, __: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
-    """A tag that some run has."""
-    from backprop.store import completions
-
-    return _names(completions.naming_tags, incomplete)
-
-
-def _names(naming: "Callable[[Index, str, int], list[str]]", incomplete: str) -> "list[CompletionItem[str]]":
-    from click.shell_completion import CompletionItem
-
-    with _index() as index:
-        names = naming(index, incomplete, _LIMIT) if index is not None else []
-    return [CompletionItem(name) for name in names if _PLAIN.fullmatch(name)]
 
 
 def sort_keys(ctx: click.Context, param: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":

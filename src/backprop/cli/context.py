@@ -1,19 +1,24 @@
 """What several commands need: the home, a run by the word the user typed, and messages."""
 
 import functools
+import json
 import os
+import re
 import stat
 import sys
+import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
+import msgspec
 
 from backprop.errors import UsageError
 from backprop.lifecycle import catalog
-from backprop.records import Run, RunView, Session, Status
+from backprop.records import Goal, Run, RunView, Session, Status
+from backprop.store import metric_names
 from backprop.store.files import owner_name
 from backprop.store.home import Home
 from backprop.store.index import Index
@@ -22,7 +27,6 @@ from backprop.text import printable
 
 if TYPE_CHECKING:
     from backprop.config import Config
-    from backprop.records import Goal
     from backprop.supervisor.outcome import Traceback
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -32,7 +36,6 @@ _NAMES_SHOWN = 12
 _GOALS_SHOWN = 3
 _NAME_WIDTH = 40
 _LONG_CHARS = 20_000  # of JSON: ten runs
-_FAILURE_BYTES = 65_536  # of stderr, at its end, in which a traceback is looked for
 
 
 class _JsonFormat(NamedTuple):
@@ -78,7 +81,7 @@ def asks_for_json(words: Sequence[str]) -> bool:
     return any(word in {"--json", "--jsonl"} or word.startswith("--fields") for word in own)
 
 
-def _goals(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> "dict[str, Goal]":  # noqa: ARG001
+def _goals(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, Goal]:  # noqa: ARG001
     from backprop import config
 
     return config.goals_by_name(config.check("goals", value, "--goal")) if value else {}
@@ -146,8 +149,6 @@ def say_whose_home(path: Path) -> None:
 
 def check_threads() -> None:
     """Raise UsageError where no thread can be started: a program that needs some would fail half-way."""
-    import threading
-
     try:
         threading.Thread(target=int).start()
     except RuntimeError as error:
@@ -173,7 +174,6 @@ def check_readable(run: Run) -> None:
 
 def metrics_message(views: Sequence[RunView]) -> str:
     """Which metrics these runs have, for a user who asked for another one."""
-    from backprop.store import metric_names
     from backprop.views.terminal import formatting
     from backprop.views.terminal.screen import cut
 
@@ -184,10 +184,8 @@ def metrics_message(views: Sequence[RunView]) -> str:
     return f"Available: {', '.join(cut(formatting.name(name), _NAME_WIDTH) for name in names[:_NAMES_SHOWN])}{more}."
 
 
-def known_goal(name: str, views: Sequence[RunView]) -> "Goal":
+def known_goal(name: str, views: Sequence[RunView]) -> Goal:
     """Which values of a metric are better, as these runs have it. Raises UsageError where that is not known."""
-    from backprop.store import metric_names
-
     goal = metric_names.common_goal(name, views)
     if goal is None:
         raise UsageError(_not_known(name, name))
@@ -203,7 +201,6 @@ def _not_known(names: str, example: str) -> str:
 
 def say_without_goal(names: Collection[str], views: Sequence[RunView]) -> None:
     """Say of which of these metrics it is not known which values are better, so that none is called best."""
-    from backprop.store import metric_names
     from backprop.views.terminal import formatting
     from backprop.views.terminal.screen import cut
 
@@ -215,18 +212,9 @@ def say_without_goal(names: Collection[str], views: Sequence[RunView]) -> None:
 
 def failure_of(rundir: RunDir, session: Session | None) -> "Traceback | None":
     """The traceback of a session that has failed, if it left one."""
-    from backprop.store.files import open_plain
     from backprop.supervisor import outcome
 
-    if session is None or session.status is not Status.FAILED:
-        return None
-    try:
-        with os.fdopen(open_plain(rundir.err_path(session.number)), "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _FAILURE_BYTES))
-            text = file.read(_FAILURE_BYTES).decode(errors="replace")
-    except OSError:  # an older tool's record has none; it was removed meanwhile
-        return None
-    return outcome.traceback_in(text)
+    return outcome.traceback_in(outcome.failure_text(rundir, session))
 
 
 def say_failure(rundir: RunDir, session: Session | None, *, is_seen: bool) -> None:
@@ -294,8 +282,6 @@ def print_json(document: object, *, short: Sequence[str] = (), advised: str = ""
 
 
 def _selected(documents: list[Any], fields: Sequence[str], *, has_result: bool) -> list[Any]:
-    import msgspec
-
     from backprop.views.documents.fields import selected
 
     plain = msgspec.to_builtins(documents)
@@ -311,8 +297,5 @@ def _selected(documents: list[Any], fields: Sequence[str], *, has_result: bool) 
 
 def _print_encoded(text: str) -> None:
     if (sys.stdout.encoding or "").lower().replace("-", "") != "utf8":
-        import json
-        import re
-
         text = re.sub(r"[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], text)
     print(text, end="")

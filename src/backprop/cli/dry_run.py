@@ -12,12 +12,12 @@ from backprop.cli.context import print_json, write_lines
 from backprop.engines.base import Submission
 from backprop.errors import ExitCode
 from backprop.governor.run_queue import RunQueue
+from backprop.governor.start_policy import AdmissionDecision
 from backprop.records import RunSpec, in_minutes
 from backprop.store.home import Home
 from backprop.supervisor import command as commands
 
 if TYPE_CHECKING:
-    from backprop.governor.start_policy import Decision
     from backprop.lifecycle.owned_run import Request
 
 
@@ -74,7 +74,7 @@ def print_plan(
         raise click.exceptions.Exit(ExitCode.REFUSED)
 
 
-def _foreseen(home: Home, spec: RunSpec, request: "Request") -> "Decision":
+def _foreseen(home: Home, spec: RunSpec, request: "Request") -> AdmissionDecision:
     """What the governor of this machine would say."""
     from backprop.lifecycle import admission
 

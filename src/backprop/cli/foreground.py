@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from backprop.cli.context import say, say_failure
-from backprop.cli.messages import QueueStatusLine, say_end, say_start
+from backprop.cli.messages import QueueStatusLine, planned_start_line, say_end
 
 if TYPE_CHECKING:
     from backprop.lifecycle.owned_run import OwnedRun
@@ -30,7 +30,7 @@ class Foreground:
         from backprop.views.terminal.live_line import Terminal
 
         self._line.end()
-        say_start(self._spec, plan)
+        say(planned_start_line(self._spec, plan))
         self._terminal = Terminal(stdout_fd=self._stdout_fd, stderr_fd=2)
         return self._terminal
 

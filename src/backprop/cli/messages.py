@@ -67,11 +67,6 @@ def planned_start_line(spec: RunSpec, plan: "SessionPlan") -> str:
     return start_line(spec, plan.limits.timebox_s, datetime.now(timezone.utc), plan.gpus or ())
 
 
-def say_start(spec: RunSpec, plan: "SessionPlan") -> None:
-    """Show that message."""
-    say(planned_start_line(spec, plan))
-
-
 def say_end(owned: "OwnedRun", session: Session) -> None:
     """Show how a session ended, and how to continue."""
     spec, view = owned.spec, owned.recorder.view()

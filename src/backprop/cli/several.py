@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import click
 
 from backprop.cli import completion
-from backprop.cli.context import find_runs, say
+from backprop.cli.context import find_runs, open_caught_up, say
 from backprop.errors import BackpropError, ExitCode, UsageError
 from backprop.records import RunView, Status
 from backprop.store import filters, query
@@ -61,6 +61,13 @@ class Choice(NamedTuple):
                 raise UsageError(mistake)
             is_of_active = not self.filters and not any(status.is_final for status in self.statuses)
             say("no run is active." if is_of_active else "no matching runs.")
+        return views
+
+    def confirmed(self, home: Home, verb: str) -> list[RunView]:
+        """The same, once the user has agreed. Raises as `find` and `confirm`."""
+        with open_caught_up(home) as index:
+            views = self.find(home, index)
+        self.confirm(views, verb)
         return views
 
     def confirm(self, views: Sequence[RunView], verb: str) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import click
 
@@ -12,12 +12,10 @@ from backprop.cli.messages import print_document, print_documents, say_if_refuse
 from backprop.errors import ExitCode, UsageError
 from backprop.lifecycle import catalog
 from backprop.lifecycle.driver import drive
+from backprop.lifecycle.owned_run import OwnedRun, Request
 from backprop.store.files import UnreadableError
 from backprop.store.home import Home
 from backprop.supervisor.command import Command, script_arguments
-
-if TYPE_CHECKING:
-    from backprop.lifecycle.owned_run import OwnedRun, Request
 
 
 def is_repeated(home: Home, run_id: str, request_id: str | None, script: str | None, argv: Sequence[str]) -> bool:
@@ -65,9 +63,7 @@ def repeated(home: Home, run_id: str, request_id: str, *, detach: bool, as_json:
     raise click.exceptions.Exit(ExitCode.OK)
 
 
-def train(
-    owned: "OwnedRun", request: "Request", *, detach: bool, as_json: bool, is_one_of_many: bool = False
-) -> NoReturn:
+def train(owned: OwnedRun, request: Request, *, detach: bool, as_json: bool, is_one_of_many: bool = False) -> NoReturn:
     """Run the sessions of a request, and exit with the run's code.
 
     is_one_of_many: their documents are printed together, by the caller.
@@ -100,7 +96,7 @@ def train(
 
 
 def train_many(
-    home: Home, run_ids: Sequence[str], new: "Sequence[OwnedRun]", request: "Request", *, as_json: bool, is_full: bool
+    home: Home, run_ids: Sequence[str], new: Sequence[OwnedRun], request: Request, *, as_json: bool, is_full: bool
 ) -> NoReturn:
     """Start runs that ask for the same in the background, print their ids, and exit with the worst of their codes.
 

@@ -5,7 +5,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import NoReturn
 
 from backprop import host
@@ -52,11 +52,8 @@ class LocalEngine:
 
     def observe(self, run: Run) -> Observation:
         """ENDED if no process holds the lock on the journal, else RUNNING. Never blocks."""
-        journal = Journal(self._home.rundir(run.spec.id).journal_path)
-        try:
+        with closing(Journal(self._home.rundir(run.spec.id).journal_path)) as journal:
             is_free = journal.try_lock()
-        finally:
-            journal.close()
         return Observation(phase=Phase.ENDED if is_free else Phase.RUNNING)
 
 

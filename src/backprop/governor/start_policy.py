@@ -28,7 +28,7 @@ class Reservation(Record, frozen=True):
     vram_bytes: Mapping[str, int] = {}  # GPU UUID -> bytes there
 
 
-class Decision(Record, frozen=True):
+class AdmissionDecision(Record, frozen=True):
     """The governor's decision, and the figures that it is based on."""
 
     figures: dict[str, Any]
@@ -43,7 +43,7 @@ class Decision(Record, frozen=True):
         return self.reason is None
 
 
-def admit(limits: Limits, snapshot: MachineState, others: Sequence[Reservation] = ()) -> Decision:
+def admit(limits: Limits, snapshot: MachineState, others: Sequence[Reservation] = ()) -> AdmissionDecision:
     """Whether a session with these limits may start on this machine now. Unknown figures are no obstacle.
 
     snapshot: with only the GPUs that the session may use. others: the active runs of this home.
@@ -52,7 +52,9 @@ def admit(limits: Limits, snapshot: MachineState, others: Sequence[Reservation] 
     for check in (_slot, _ram, _disk):
         if (refusal := check(limits, snapshot, others)) is not None:
             obstacle, reason, is_unsatisfiable = refusal
-            return Decision(figures=figures, reason=reason, obstacle=obstacle, is_unsatisfiable=is_unsatisfiable)
+            return AdmissionDecision(
+                figures=figures, reason=reason, obstacle=obstacle, is_unsatisfiable=is_unsatisfiable
+            )
     return _with_gpus(limits, snapshot, others, figures)
 
 
@@ -154,33 +156,33 @@ def _free_vram_bytes(gpu: Gpu, others: Sequence[Reservation]) -> int | None:
 
 def _with_gpus(
     limits: Limits, snapshot: MachineState, others: Sequence[Reservation], figures: dict[str, Any]
-) -> Decision:
+) -> AdmissionDecision:
     """The decision when only the GPUs are left to check."""
     gpus, count = snapshot.gpus, limits.gpu_count
     if count == 0:
-        return Decision(figures=figures, gpus=())
+        return AdmissionDecision(figures=figures, gpus=())
     if gpus is None:
-        return Decision(figures=figures)  # the GPUs cannot be read: the other checks still count
+        return AdmissionDecision(figures=figures)  # the GPUs cannot be read: the other checks still count
     if count is None:
         count = min(1, len(gpus))
         if not count:
-            return Decision(figures=figures)
+            return AdmissionDecision(figures=figures)
     if len(gpus) < count:
         found = "no GPU found" if not gpus else f"{len(gpus)} GPU(s) found"
         reason = f"{found} (requested: {count}). Lower --gpus, or check CUDA_VISIBLE_DEVICES."
-        return Decision(figures=figures, reason=reason, obstacle=Obstacle.GPU, is_unsatisfiable=True)
+        return AdmissionDecision(figures=figures, reason=reason, obstacle=Obstacle.GPU, is_unsatisfiable=True)
     problems = {gpu.uuid: _gpu_problem(limits, gpu, others) for gpu in gpus}
     fit = [gpu for gpu in gpus if problems[gpu.uuid] is None]
     if len(fit) >= count:
         chosen = sorted(fit, key=lambda gpu: _rank(gpu, others))[:count]
-        return Decision(figures=figures, gpus=tuple(chosen))
+        return AdmissionDecision(figures=figures, gpus=tuple(chosen))
     large_enough = [gpu for gpu in gpus if (gpu.vram_total_bytes or 1 << 62) >= needed_vram_bytes(limits, gpu)]
     message = "; ".join(problem for problem in problems.values() if problem is not None)
     if len(large_enough) < count:
         reason = f"{message}. Lower --gpu-min-vram or --gpu-memory-limit."
-        return Decision(figures=figures, reason=reason, obstacle=Obstacle.GPU, is_unsatisfiable=True)
+        return AdmissionDecision(figures=figures, reason=reason, obstacle=Obstacle.GPU, is_unsatisfiable=True)
     reason = f"{message}. Wait, or change --gpu-min-vram, --gpu-memory-limit or --gpu-max-temp."
-    return Decision(figures=figures, reason=reason, obstacle=Obstacle.GPU)
+    return AdmissionDecision(figures=figures, reason=reason, obstacle=Obstacle.GPU)
 
 
 def _rank(gpu: Gpu, others: Sequence[Reservation]) -> tuple[int, float, int, str]:

@@ -31,7 +31,7 @@ from backprop.governor.run_queue import (
     in_the_way_of,
     promises,
 )
-from backprop.governor.start_policy import Decision, Obstacle
+from backprop.governor.start_policy import AdmissionDecision, Obstacle
 from backprop.records import Limits, MachineState, Record, Run, RunSpec, Status, StopReason, Ticket, Usage
 from backprop.store.home import Home
 from backprop.store.journal.entries import Admitted, MoveRequested, Queued, Refused, StopRequested
@@ -70,7 +70,7 @@ class Grant:
     """A slot in the queue, and the decision with the GPUs assigned to the session."""
 
     place: QueueSlot
-    decision: Decision
+    decision: AdmissionDecision
 
 
 class NotAdmitted(Record, frozen=True):
@@ -107,7 +107,7 @@ def read_machine(folders: Sequence[str], gpu_probe: str) -> MachineState:
     return msgspec.structs.replace(snapshot, gpus=reading.gpus, gpu_problem=reading.problem)
 
 
-def foresee(line: RunQueue, application: Application) -> Decision:
+def foresee(line: RunQueue, application: Application) -> AdmissionDecision:
     """The decision if the session applied now. Changes nothing."""
     entries = in_the_way_of(line.read(), application.within)
     newest = max((entry.number for entry in entries), default=0)
@@ -144,11 +144,13 @@ def _training(spec: RunSpec, run: Run, script_sha256: str | None) -> tuple[objec
     return spec.command, spec.cwd, spec.python, script_sha256, git and (git.commit, git.dirty)
 
 
-def _behind(ahead: Sequence[QueueEntry]) -> Decision:
+def _behind(ahead: Sequence[QueueEntry]) -> AdmissionDecision:
     tickets = [entry.ticket for entry in ahead if entry.ticket is not None]
     shown = ", ".join(ticket.label for ticket in tickets[:_SHOWN_AHEAD]) + (", ..." if tickets[_SHOWN_AHEAD:] else "")
     reason = f"{len(tickets)} {'run' if len(tickets) == 1 else 'runs'} ahead in the queue: {shown}"
-    return Decision(figures={"ahead": [ticket.run_id for ticket in tickets]}, reason=reason, obstacle=Obstacle.LINE)
+    return AdmissionDecision(
+        figures={"ahead": [ticket.run_id for ticket in tickets]}, reason=reason, obstacle=Obstacle.LINE
+    )
 
 
 class Admission:
@@ -210,7 +212,7 @@ class Admission:
 
     # -- decide
 
-    def _decide(self) -> Decision:
+    def _decide(self) -> AdmissionDecision:
         application = self._application
         before = in_the_way_of(self._line.read(self._place), application.within)
         if self._place is not None and (ahead := self._place.ahead(before)):
@@ -226,9 +228,11 @@ class Admission:
             return self._decide_alone(snapshot, before, has_slot=has_slot)
         except QueueLockedError as error:
             self._nearest = None
-            return Decision(figures={}, reason=f"another process holds {error}", obstacle=Obstacle.LINE)
+            return AdmissionDecision(figures={}, reason=f"another process holds {error}", obstacle=Obstacle.LINE)
 
-    def _decide_alone(self, snapshot: MachineState, before: Sequence[QueueEntry], *, has_slot: bool) -> Decision:
+    def _decide_alone(
+        self, snapshot: MachineState, before: Sequence[QueueEntry], *, has_slot: bool
+    ) -> AdmissionDecision:
         """Raises QueueLockedError or OSError."""
         application = self._application
         number = None if self._place is None else self._place.number
@@ -244,7 +248,7 @@ class Admission:
             if decision.is_admitted and not has_slot:
                 # a run left the queue while we looked: once more, with the GPUs
                 reason = start_policy.slot_refusal(application.limits, promises(before, before, number))
-                return Decision(figures=decision.figures, reason=reason, obstacle=Obstacle.SLOT)
+                return AdmissionDecision(figures=decision.figures, reason=reason, obstacle=Obstacle.SLOT)
             if decision.is_admitted:
                 self._take(place, decision)
             return decision
@@ -261,7 +265,7 @@ class Admission:
             within=self._application.within,
         )
 
-    def _take(self, place: QueueSlot, decision: Decision) -> None:
+    def _take(self, place: QueueSlot, decision: AdmissionDecision) -> None:
         limits, learned = self._application.limits, self._learned or {}
         default = Config().limits
         ram_bytes = reserved_bytes(limits.min_free_ram_bytes, default.min_free_ram_bytes, learned.get(_RAM))
@@ -306,7 +310,7 @@ class Admission:
 
     # -- wait
 
-    def _show(self, decision: Decision) -> None:
+    def _show(self, decision: AdmissionDecision) -> None:
         """Show what the run is queued for, where that has changed."""
         reason = decision.reason or ""
         now = time.monotonic()
@@ -337,7 +341,7 @@ class Admission:
         )
         self._recorder.record_state(publish=True)
 
-    def _wait(self, decision: Decision, give_up_at: float) -> NotAdmitted | None:
+    def _wait(self, decision: AdmissionDecision, give_up_at: float) -> NotAdmitted | None:
         """Wait until it is worth asking again, and return None; or why waiting is over."""
         is_behind = decision.obstacle is Obstacle.LINE and self._nearest is not None
         ask_again_at = time.monotonic() + (_QUEUE_EVERY_S if is_behind else _DECIDE_EVERY_S)

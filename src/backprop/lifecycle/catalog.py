@@ -1,6 +1,7 @@
 """Access to runs: the index in step with the run directories, and a run by the word that names it."""
 
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -8,9 +9,10 @@ import msgspec
 
 from backprop.errors import BusyError, ConfigError, NoSuchRunError, UsageError
 from backprop.records import Checkpoint, RunView, Status
-from backprop.store.files import foreign_owner
+from backprop.store.files import UnreadableError, foreign_owner
 from backprop.store.home import Home, HomeBusyError
-from backprop.store.index import Index
+from backprop.store.index import Index, set_aside_if_damaged
+from backprop.store.journal.fold import fold
 from backprop.store.rundir import LAST, RUN_ID
 
 
@@ -20,10 +22,7 @@ def caught_up(home: Home, say: Callable[[str], None]) -> Iterator[Index]:
 
     say: shows messages to the user: an index that was damaged, an orphan that is ended.
     """
-    import sqlite3
-
     from backprop.lifecycle import indexing  # not every command that uses this module needs it
-    from backprop.store.index import set_aside_if_damaged
 
     index = None
     try:
@@ -82,9 +81,7 @@ def _bring_missing(home: Home, index: Index, word: str, say: Callable[[str], Non
     Another process may be rebuilding the index, and may be killed in the middle.
     """
     from backprop.lifecycle import indexing
-    from backprop.store.files import UnreadableError
     from backprop.store.journal import file as journal
-    from backprop.store.journal.fold import fold
 
     candidates = indexing.missing_runs(home, index)
     if RUN_ID.fullmatch(word) and os.path.lexists(home.rundir(word).spec_path):

@@ -119,8 +119,7 @@ def _dequeue_job(home: Home, run: Run, detail: str) -> None:
 def _record_dequeued(home: Home, spec: RunSpec, reason: str) -> None:
     """Record that a Slurm job left the queue, unless another process holds the run, or it has ended."""
     rundir = home.rundir(spec.id)
-    journal = Journal(rundir.journal_path)
-    try:
+    with closing(Journal(rundir.journal_path)) as journal:
         if not journal.try_lock():
             return
         run = look(home, spec).run
@@ -131,8 +130,6 @@ def _record_dequeued(home: Home, spec: RunSpec, reason: str) -> None:
         journal.forget_requests()
         if is_filed:
             recovery.notify_end(home, rundir, spec)
-    finally:
-        journal.close()
 
 
 def _say_nothing(text: str) -> None:

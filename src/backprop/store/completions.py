@@ -7,8 +7,12 @@ from typing import NamedTuple
 
 from backprop.store.index import Index
 
-_NEWEST = 20  # runs whose metrics are offered
 _LAST = "\U0010ffff"  # comes after every word that begins so
+_NAMES = {
+    "groups": "SELECT group_name AS name FROM runs",
+    "tags": "SELECT value AS name FROM annotations, json_each(CAST(record AS TEXT), '$.tags')",
+    "metrics": "SELECT name FROM metrics WHERE run_id IN (SELECT id FROM runs ORDER BY created_at DESC LIMIT 20)",
+}
 
 
 class RunWord(NamedTuple):
@@ -38,30 +42,10 @@ def naming_runs(index: Index, beginning: str, statuses: tuple[str, ...], limit: 
     return [RunWord(*row) for row in (*by_id, *by_name)]
 
 
-def naming_groups(index: Index, beginning: str, limit: int) -> list[str]:
-    """Names of groups that runs are in."""
+def names(index: Index, kind: str, beginning: str, limit: int) -> list[str]:
+    """Names that begin so, in order. kind: groups that runs are in, tags that they have, or metrics of the newest."""
     rows = index.rows(
-        "SELECT DISTINCT group_name FROM runs WHERE group_name >= ? AND group_name < ? ORDER BY group_name LIMIT ?",
+        f"SELECT DISTINCT name FROM ({_NAMES[kind]}) WHERE name >= ? AND name < ? ORDER BY name LIMIT ?",  # noqa: S608
         (beginning, beginning + _LAST, limit),
-    )
-    return [row[0] for row in rows]
-
-
-def naming_tags(index: Index, beginning: str, limit: int) -> list[str]:
-    """Tags that runs have."""
-    rows = index.rows(
-        "SELECT DISTINCT value FROM annotations, json_each(CAST(record AS TEXT), '$.tags')"
-        " WHERE value >= ? AND value < ? ORDER BY value LIMIT ?",
-        (beginning, beginning + _LAST, limit),
-    )
-    return [row[0] for row in rows]
-
-
-def naming_metrics(index: Index, beginning: str, limit: int) -> list[str]:
-    """Names of metrics that the newest runs have."""
-    rows = index.rows(
-        "SELECT DISTINCT name FROM metrics WHERE run_id IN (SELECT id FROM runs ORDER BY created_at DESC LIMIT ?)"
-        " AND name >= ? AND name < ? ORDER BY name LIMIT ?",
-        (_NEWEST, beginning, beginning + _LAST, limit),
     )
     return [row[0] for row in rows]

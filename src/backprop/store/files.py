@@ -104,6 +104,14 @@ def open_to_append(path: Path) -> int:
     return fd
 
 
+def send_output_to(path: Path) -> None:
+    """Append the output of this process to this file from here on. Raises as `open_plain`."""
+    fd = open_to_append(path)
+    os.dup2(fd, 1)
+    os.dup2(fd, 2)
+    os.close(fd)
+
+
 def read_plain(path: Path) -> bytes:
     """All of the file. Raises as `open_plain`."""
     with os.fdopen(open_plain(path), "rb") as file:

@@ -35,6 +35,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from backprop.errors import UsageError
 from backprop.records import LiveProgress, RunSpec, Source
@@ -90,44 +91,43 @@ def check_run_id(run_id: str) -> None:
         )
 
 
+class _Folder(Protocol):
+    @property
+    def path(self) -> Path: ...
+
+
+class FileIn:
+    """An attribute of a folder's class: the path of a file or folder in it, whether or not that exists."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, folder: _Folder, _: type) -> Path:
+        return folder.path / self._name
+
+
 @dataclass(frozen=True, slots=True)
 class RunDir:
     """The folder of one run. Making the object touches nothing."""
 
     path: Path
 
+    spec_path = FileIn("run.json")  # what was asked
+    journal_path = FileIn("journal.jsonl")  # what the supervisor did, and why
+    control_path = FileIn("control.json")  # what the supervisor tells the trainer
+    annotations_path = FileIn("annotations")  # a folder: what users say about the run
+    roster_path = FileIn("tree.json")  # the processes of the tree
+    patch_path = FileIn("code.patch")  # the uncommitted changes at submission
+    snapshot_path = FileIn(module_sources.SNAPSHOT)  # a folder: the copy of the code
+    job_script_path = FileIn("job.sh")  # of Slurm
+    supervisor_log_path = FileIn("supervisor.log")  # of one in the background
+    notify_path = FileIn("notify.json")  # who to notify
+    notify_log_path = FileIn("notify.log")  # what came of it
+
     @property
     def run_id(self) -> str:
         """The name of the folder."""
         return self.path.name
-
-    @property
-    def spec_path(self) -> Path:
-        return self.path / "run.json"
-
-    @property
-    def journal_path(self) -> Path:
-        return self.path / "journal.jsonl"
-
-    @property
-    def control_path(self) -> Path:
-        return self.path / "control.json"
-
-    @property
-    def annotations_path(self) -> Path:
-        return self.path / "annotations"
-
-    @property
-    def roster_path(self) -> Path:
-        return self.path / "tree.json"
-
-    @property
-    def patch_path(self) -> Path:
-        return self.path / "code.patch"
-
-    @property
-    def snapshot_path(self) -> Path:
-        return self.path / module_sources.SNAPSHOT
 
     def keep_patch(self, patch: bytes) -> str:
         """The name of the file that has these uncommitted changes; made where none has. Raises OSError."""
@@ -149,24 +149,8 @@ class RunDir:
         except FileNotFoundError:
             return None
 
-    @property
-    def job_script_path(self) -> Path:
-        return self.path / "job.sh"
-
     def job_log_path(self, job: str) -> Path:
         return self.path / f"slurm-{job}.log"
-
-    @property
-    def supervisor_log_path(self) -> Path:
-        return self.path / "supervisor.log"
-
-    @property
-    def notify_path(self) -> Path:
-        return self.path / "notify.json"
-
-    @property
-    def notify_log_path(self) -> Path:
-        return self.path / "notify.log"
 
     def source_path(self, session: int, source: Source) -> Path:
         """The file of a source of a session, whether or not it exists."""

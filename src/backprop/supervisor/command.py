@@ -4,10 +4,13 @@ The only arguments that are ever added are those that the user adds at a resume,
 that takes it.
 """
 
+import ast
 import errno
 import os
 import re
 import shutil
+import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import chain, product
@@ -157,7 +160,6 @@ def find_python(chosen: str | None, script_folder: Path, environment: Mapping[st
     for folder in (script_folder, *script_folder.parents):
         if python := _python_in(folder / ".venv"):
             return python
-    import sys
 
     return shutil.which("python3", path=environment.get("PATH")) or sys.executable
 
@@ -171,8 +173,6 @@ def declares_resume_flag(script: str | None) -> bool:
     """True when the script passes the literal "--resume-from" to some call, as argparse and click want it."""
     if script is None:
         return False
-    import ast
-    import warnings
 
     try:
         with warnings.catch_warnings():

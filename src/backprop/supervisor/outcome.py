@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from backprop.errors import ExitCode
 from backprop.records import GB, Session, Status, StopReason
+from backprop.store.files import last_lines, opened
+from backprop.store.rundir import RunDir
 
 _TAIL_BYTES = 4096
 _READ_STDIN = ("EOFError", "bdb.BdbQuit")  # from input() or getpass(); from a debugger
@@ -20,6 +22,7 @@ _TRACEBACK = "Traceback (most recent call last):"
 _RANK = re.compile(r"\[[^\]\s]*\]: ?")  # prefix of each line of a rank's traceback from torch.distributed
 _LAUNCHERS = "ChildFailedError"  # in torchrun's own traceback, which comes last and says nothing about the script
 _TRACEBACK_LINES = 40  # in all
+_FAILURE_BYTES = 65_536  # of stderr, at its end, in which a traceback is looked for
 _MESSAGE_LINES = 6  # of an exception, including the lines after its type
 _FAILURE = "srun: error: "  # may follow an unfinished line of a task, such as a progress bar
 
@@ -155,6 +158,14 @@ def first_failed_task(path: Path) -> tuple[int, str] | None:
         words = next((one for one in reversed(lines[:number]) if not one.startswith(_SLURM_PREFIXES)), "")
         return (int(code), f"{words} (task {task} on {node})".lstrip()) if int(code or 0) else None
     return None
+
+
+def failure_text(rundir: RunDir, session: Session | None) -> str:
+    """The end of what a failed session wrote to stderr; empty for any other, and where there is nothing to read."""
+    if session is None or session.status is not Status.FAILED:
+        return ""
+    with opened(rundir.path, rundir.err_path(session.number).name) as fd:
+        return "" if fd is None else last_lines(fd, _FAILURE_BYTES).data.decode(errors="replace")
 
 
 class Traceback(NamedTuple):

@@ -86,7 +86,7 @@ class DeferredSignals:
 
         Further interrupts must not interrupt what the script does after the loop, nor the exit of the process.
         """
-        if self._stays or not (_is_main_thread() or self._is_handling()):
+        if self._stays or not (is_main_thread() or self._is_handling()):
             return
         self._stays = True
         self._is_patient += 1
@@ -150,7 +150,7 @@ class DeferredSignals:
 
     def _can_handle(self) -> bool:
         """Whether handlers may be set here: in the main thread, and not in a fork of the original process."""
-        return _is_main_thread() and os.getpid() == self._pid
+        return is_main_thread() and os.getpid() == self._pid
 
     def _interrupt(self, number: int, frame: Any) -> None:
         if os.getpid() != self._pid:  # a forked worker inherits our handlers
@@ -189,7 +189,7 @@ class DeferredSignals:
         if self._is_held:
             return
         ending = self._ending or KeyboardInterrupt
-        if not _is_main_thread():  # the save was in another thread
+        if not is_main_thread():  # the save was in another thread
             self.end_main_thread(ending)
             return
         self._ending = None
@@ -219,7 +219,8 @@ def _send_after(hook: CodeType) -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def _is_main_thread() -> bool:
+def is_main_thread() -> bool:
+    """Whether this is the thread that signals interrupt."""
     return threading.current_thread() is threading.main_thread()
 
 

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import Any, Callable, Iterator, Mapping, NoReturn, Optional
 
 from . import distributed, file_events
 from .channel import HOOK, ControlFile, EventsFile
-from .deferred_signals import DeferredSignals
+from .deferred_signals import DeferredSignals, is_main_thread
 from .failsafe import guarded, is_off, turn_off
 from .pace import Pace
 from .step_agreement import Agreement, StepRequest
@@ -240,7 +239,7 @@ class SupervisorLink:
                 self.end_script()
         except SystemExit:
             # only now: the framework has run all that it runs when its loop is left
-            if self.is_stopping and ends_script and not _is_main_thread():
+            if self.is_stopping and ends_script and not is_main_thread():
                 self.interrupts.end_main_thread(self._exit_exception())
             raise
         finally:
@@ -312,16 +311,12 @@ class SupervisorLink:
         us must not pass for completed training. In a thread other than the main one, `training` does so for the main
         thread, and only this thread is ended here: by a SystemExit, which `threading` ignores.
         """
-        if not _is_main_thread():
+        if not is_main_thread():
             raise SystemExit(0)
         raise self._exit_exception()
 
     def _exit_exception(self) -> type[BaseException]:
         return Stopped if self.is_stop_requested() else KeyboardInterrupt
-
-
-def _is_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
 
 
 _current: Optional[SupervisorLink] = None

@@ -9,6 +9,15 @@ import stat
 NOT_A_FILE = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO})  # a link; a folder; a FIFO, a socket, a device
 
 
+def append(path: str, data: bytes) -> None:
+    """Append to a file, made where it is not there, in one write. Raises as `open_plain`."""
+    fd = open_plain(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        os.write(fd, data)
+    finally:
+        os.close(fd)
+
+
 def open_plain(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
     """A descriptor of the file at this very path; one that is made is the owner's alone.
 

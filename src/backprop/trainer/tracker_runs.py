@@ -13,7 +13,7 @@ from typing import Mapping, Optional
 from . import distributed
 from .failsafe import guarded
 from .link import SupervisorLink, current
-from .plain_files import open_plain
+from .plain_files import append, open_plain
 
 WANDB, MLFLOW = "WANDB_RUN_ID", "MLFLOW_RUN_ID"
 # what else is set with each; whoever has set one of these names the run
@@ -64,9 +64,8 @@ def remember(name: str, run_id: str) -> None:
     link = current()
     if link is None or distributed.rank() != 0:
         return
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-    with suppress(OSError), os.fdopen(open_plain(_path(link.run_dir, link.session_number), flags), "a") as file:
-        file.write(f"{name} {run_id}\n")
+    with suppress(OSError):
+        append(_path(link.run_dir, link.session_number), f"{name} {run_id}\n".encode())
 
 
 def _begun(link: SupervisorLink, name: str) -> set[str]:

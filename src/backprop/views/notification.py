@@ -5,6 +5,7 @@ notify.log. Started by notifier.py, which does not wait for it.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from datetime import datetime, timezone
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -120,8 +122,6 @@ def label(notification: Notification) -> str:
     if notification.command is not None:
         return f"command {os.path.basename(notification.command[0])}"  # noqa: PTH119
     if notification.webhook is not None:
-        from urllib.parse import urlsplit
-
         address = urlsplit(notification.webhook)
         return f"webhook {address.scheme}://{address.hostname}"
     return "desktop"
@@ -234,8 +234,6 @@ def posted(run: Run, document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _show(_: Notification, run: Run, document: Mapping[str, Any]) -> str:
-    import shutil
-
     title, text = f"Backprop: {run.status.value}", sentence(run, document)
     if (program := shutil.which("notify-send")) is not None:
         import html

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backprop.governor.start_policy import Decision, Obstacle, Reservation, admit, needed_vram_bytes
+from backprop.governor.start_policy import AdmissionDecision, Obstacle, Reservation, admit, needed_vram_bytes
 from backprop.records import Gpu, Limits, MachineState
 
 GB = 1_000_000_000
@@ -33,7 +33,7 @@ def card(
     )
 
 
-def chosen(decision: Decision) -> list[int] | None:
+def chosen(decision: AdmissionDecision) -> list[int] | None:
     return None if decision.gpus is None else [gpu.index for gpu in decision.gpus]
 
 

@@ -13,7 +13,7 @@ from backprop.store.output.protocol import (
     CheckpointSaved,
     Listening,
     Metrics,
-    Note,
+    OtherEvent,
     ParamsGiven,
     digest,
     json_safe,
@@ -89,7 +89,7 @@ def test_the_contract_is_understood(line: bytes):
 def test_other_events_are_kept_as_notes(line: bytes):
     """An object with `event` that means nothing else is kept word for word."""
     event = parse(line)
-    assert isinstance(event, Note)
+    assert isinstance(event, OtherEvent)
     assert event.text == line.decode()
     kind = json.loads(line)["event"]
     assert event.kind == (kind if isinstance(kind, str) else "")
@@ -224,7 +224,7 @@ def test_the_huge_the_deep_and_other_encodings_are_just_output(line: bytes):
 def test_params_are_nested_moderately_or_a_note(nesting: int):
     """Parameters nested so deep that recursive code could not walk them are kept as text."""
     event = parse(b'{"event": "params", "params": {"a": ' + b"[" * nesting + b"]" * nesting + b"}}")
-    assert isinstance(event, ParamsGiven if nesting < 32 else Note)
+    assert isinstance(event, ParamsGiven if nesting < 32 else OtherEvent)
 
 
 def test_the_longest_line_is_understood_and_a_longer_one_is_not():

@@ -3,7 +3,6 @@
 import click
 
 from backprop.cli.annotating import annotate_each
-from backprop.cli.context import open_caught_up
 from backprop.cli.several import ENDED, EVERY, Choice, several_runs
 from backprop.store.home import Home
 
@@ -28,9 +27,7 @@ def _set(choice: Choice, *, is_archived: bool) -> None:
 
     new = annotating.make([(Kind.ARCHIVE if is_archived else Kind.UNARCHIVE, "")])
     home = Home.from_environment()
-    with open_caught_up(home) as index:
-        views = choice.find(home, index)
-    choice.confirm(views, "Archive" if is_archived else "Unarchive")
+    views = choice.confirmed(home, "Archive" if is_archived else "Unarchive")
     annotate_each(
         home,
         views,

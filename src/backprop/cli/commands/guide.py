@@ -8,6 +8,7 @@ import click
 from backprop.cli import completion
 from backprop.cli.context import say
 from backprop.errors import UsageError
+from backprop.store.files import replace_file
 
 _BEGIN = "<!-- backprop guide: made by `backprop guide --write`, which replaces it -->"
 _END = "<!-- end of backprop guide -->"
@@ -28,7 +29,6 @@ def guide(*, path: Path | None) -> None:
     if path is None:
         print(GUIDE.read_text(encoding="utf-8"), end="")
         return
-    from backprop.store.files import replace_file
 
     if path.exists() and not path.is_file():
         raise UsageError(f"{path} is not a file.")

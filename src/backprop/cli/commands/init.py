@@ -6,6 +6,7 @@ import click
 
 from backprop.cli.context import say, working_folder
 from backprop.errors import UsageError
+from backprop.store.files import replace_file
 from backprop.store.home import Home
 from backprop.text import printable
 
@@ -46,8 +47,6 @@ def _words_on_settings() -> dict[str, str]:
 
 
 def _write(path: Path, text: str, *, force: bool) -> None:
-    from backprop.store.files import replace_file
-
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if force:

@@ -4,7 +4,6 @@ import click
 
 from backprop.cli import completion
 from backprop.cli.annotating import annotate_each
-from backprop.cli.context import open_caught_up
 from backprop.cli.several import EVERY, Choice, several_runs
 from backprop.errors import UsageError
 from backprop.records import Annotations, Decision
@@ -46,9 +45,7 @@ def note(*, choice: Choice, text: str | None, decide: str | None) -> None:
         raise UsageError(
             f"{text!r} is a run, and the last word is the note. Add a note after it, or select the runs with --filter."
         )
-    with open_caught_up(home) as index:
-        views = choice.find(home, index)
-    choice.confirm(views, "Annotate")
+    views = choice.confirmed(home, "Annotate")
     annotate_each(home, views, new, lambda annotations: _outcome(annotations, has_note=text is not None))
 
 

@@ -3,7 +3,7 @@
 import click
 
 from backprop.cli import completion
-from backprop.cli.context import check_readable, open_caught_up, say
+from backprop.cli.context import check_readable, say
 from backprop.cli.several import Choice, Outcome, each, several_runs
 from backprop.errors import BusyError, UsageError
 from backprop.records import RunView, Status
@@ -17,9 +17,7 @@ def pause(*, choice: Choice) -> None:
     from backprop.lifecycle import requests, run_state
 
     home = Home.from_environment()
-    with open_caught_up(home) as index:
-        views = choice.find(home, index)
-    choice.confirm(views, "Pause")
+    views = choice.confirmed(home, "Pause")
 
     def begin(view: RunView) -> Outcome:
         run, run_id = view.run, view.run.spec.id

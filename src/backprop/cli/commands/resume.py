@@ -1,12 +1,13 @@
 """`backprop resume`: another session of a run, or the end of a pause."""
 
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import msgspec
@@ -14,8 +15,9 @@ import msgspec
 from backprop import config
 from backprop.cli import completion, start
 from backprop.cli.config_sources import Loaded
-from backprop.cli.context import check_readable, is_valid, open_caught_up, print_json, say, working_folder
+from backprop.cli.context import check_readable, open_caught_up, say, working_folder
 from backprop.cli.dry_run import print_plan
+from backprop.cli.messages import print_documents
 from backprop.cli.options import (
     SessionCommand,
     after_dashes,
@@ -29,8 +31,10 @@ from backprop.cli.options import (
 )
 from backprop.cli.several import ENDED, Choice, each, several_runs
 from backprop.errors import BusyError, ExitCode, NoCheckpointError, UsageError
-from backprop.lifecycle import catalog
+from backprop.lifecycle import catalog, driver
+from backprop.lifecycle.owned_run import Request
 from backprop.records import Limits, Record, Run, RunSpec, RunView, SlurmRequest, Status
+from backprop.store import checkpoints
 from backprop.store.code import snapshot
 from backprop.store.home import Home
 from backprop.store.journal import file as journals
@@ -38,10 +42,6 @@ from backprop.store.journal.entries import SessionRequested, Submitted
 from backprop.store.journal.fold import FoldedRun, RunReader
 from backprop.store.rundir import LAST, RunDir
 from backprop.supervisor import command as commands
-
-if TYPE_CHECKING:
-    from backprop.lifecycle.owned_run import Request
-
 
 _RESUMABLE = ENDED | {Status.PAUSED}
 
@@ -119,7 +119,9 @@ def resume(
         return
     code = each(views, lambda view: _resume(msgspec.structs.replace(asked, is_one_of_many=True), view))
     if as_json:
-        _print_documents(home, views)
+        with open_caught_up(home) as index:
+            newest = [catalog.get_run(home, index, view.run.spec.id, say) for view in views]
+        print_documents(newest, is_full=True)
     raise click.exceptions.Exit(code)
 
 
@@ -229,7 +231,7 @@ def _resume(asked: _ResumeRequest, view: RunView) -> None:
     )
 
 
-def _next_session(asked: _ResumeRequest, run: Run) -> "tuple[RunSpec, Request]":
+def _next_session(asked: _ResumeRequest, run: Run) -> tuple[RunSpec, Request]:
     """The run as it will be executed from now on, and what is asked of its sessions. Raises UsageError."""
     flags, checked = asked.flags, asked.checked
     revision = commands.revision(
@@ -277,16 +279,6 @@ def _nothing_to_continue_from(run_id: str) -> str:
         f"run {run_id} has no valid checkpoint to continue from, and was not started. "
         f"To let it start over: backprop resume {run_id}"
     )
-
-
-def _print_documents(home: Home, views: Sequence[RunView]) -> None:
-    """The runs as they are now, in an array."""
-    from backprop.views.documents import run_json
-
-    now = datetime.now(timezone.utc)
-    with open_caught_up(home) as index:
-        newest = [catalog.get_run(home, index, view.run.spec.id, say) for view in views]
-        print_json([run_json.run_document(view, now, is_valid) for view in newest], has_result=True)
 
 
 def _confirm_again(run_id: str) -> None:
@@ -365,7 +357,6 @@ def _check_still_there(spec: RunSpec) -> None:
         raise UsageError(
             f"the script of this run no longer exists: {spec.script}; give its new path with: --script PATH"
         )
-    import shutil
 
     program = spec.command[0]
     place = os.path.join(spec.cwd, program) if "/" in program else program  # noqa: PTH118  ./train.sh is not train.sh
@@ -376,16 +367,12 @@ def _check_still_there(spec: RunSpec) -> None:
 
 def _check_arguments(spec: RunSpec, arguments: Sequence[str]) -> None:
     """Raise UsageError for arguments that name the checkpoint: two ways to say it would be one too many."""
-    from backprop.lifecycle import driver
-
     if (name := commands.naming_itself(arguments, driver.resume_args(spec))) is not None:
         raise UsageError(f"{name} is set by Backprop; to choose another checkpoint: -r PATH")
 
 
-def _print_plan(asked: _ResumeRequest, spec: RunSpec, request: "Request", view: RunView) -> None:
+def _print_plan(asked: _ResumeRequest, spec: RunSpec, request: Request, view: RunView) -> None:
     """What would be done now. Writes nothing down. Raises NoCheckpointError as the real command."""
-    from backprop.store import checkpoints
-
     home, step = asked.home, None
     if request.checkpoint is None and not asked.is_from_scratch:
         with open_caught_up(home) as index:

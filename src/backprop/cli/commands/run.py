@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import msgspec
@@ -37,16 +37,15 @@ from backprop.cli.options import (
     settings_of,
 )
 from backprop.errors import UsageError
+from backprop.lifecycle import owned_run
+from backprop.lifecycle.owned_run import OwnedRun
 from backprop.records import RunSpec, SweepTrial
+from backprop.store.annotations import Annotation, Kind
 from backprop.store.code import provenance, snapshot
 from backprop.store.home import Home
 from backprop.store.rundir import check_run_id, derived_run_id, new_run_id
 from backprop.supervisor import command as commands
 from backprop.trainer.parameters.command_line import params_in
-
-if TYPE_CHECKING:
-    from backprop.lifecycle.owned_run import OwnedRun
-    from backprop.store.annotations import Annotation
 
 
 @click.command(cls=SessionCommand)
@@ -243,12 +242,11 @@ def _say_if_same(home: Home, specs: Sequence[RunSpec], code: provenance.Recorded
 
 def _annotations(
     home: Home, group: str | None, tags: Sequence[str], note: str | None, parent: str | None
-) -> "list[Annotation]":
+) -> list[Annotation]:
     """What the user says about the new run. Raises UsageError, or NoSuchRunError for its parent."""
     if group is None and not tags and note is None and parent is None:
         return []
     from backprop.lifecycle import annotating
-    from backprop.store.annotations import Kind
 
     if parent is not None:
         with open_caught_up(home) as index:
@@ -258,8 +256,8 @@ def _annotations(
 
 
 def _make_once(
-    home: Home, spec: RunSpec, patch: bytes | None, settings: config.Config, annotations: "Sequence[Annotation]"
-) -> "OwnedRun | None":
+    home: Home, spec: RunSpec, patch: bytes | None, settings: config.Config, annotations: Sequence[Annotation]
+) -> OwnedRun | None:
     """The new run; None where another command, with the same request, was faster."""
     try:
         return _make(home, spec, patch, settings, annotations)
@@ -270,10 +268,8 @@ def _make_once(
 
 
 def _make(
-    home: Home, spec: RunSpec, patch: bytes | None, settings: config.Config, annotations: "Sequence[Annotation]"
-) -> "OwnedRun":
-    from backprop.lifecycle import owned_run
-
+    home: Home, spec: RunSpec, patch: bytes | None, settings: config.Config, annotations: Sequence[Annotation]
+) -> OwnedRun:
     say_whose_home(home.path)
     rundir, journal = owned_run.make_run(home, spec, patch, say, annotations)
     owned_run.remember_notifications(rundir, settings.notify, say)

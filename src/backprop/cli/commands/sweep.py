@@ -27,15 +27,18 @@ from backprop.cli.options import (
 from backprop.errors import BackpropError, BusyError, ExitCode, UsageError
 from backprop.lifecycle.sweep import sampler as samplers
 from backprop.lifecycle.sweep import spec as specs
+from backprop.lifecycle.sweep.journal import Added
+from backprop.lifecycle.sweep.observation import active_runs, append, ask_to_stop, is_driven, observe
 from backprop.lifecycle.sweep.space import option_words, parse_parameters
 from backprop.lifecycle.sweep.spec import Confirm, SweepSpec
 from backprop.store.annotations import Kind
 from backprop.store.annotations import check as check_annotation
+from backprop.store.files import send_output_to
 from backprop.store.home import Home
 from backprop.store.rundir import new_run_id
 
 if TYPE_CHECKING:
-    from backprop.lifecycle.sweep.observation import Seen
+    from backprop.lifecycle.sweep.sweeper import Sweeper
 
 _START = "start"
 _BEGIN_S = 30.0  # until a sweeper in the background has the sweep
@@ -264,12 +267,9 @@ def resume(*, name: str, detach: bool, as_json: bool) -> None:
 @json_option
 def tick(*, name: str, as_json: bool) -> None:
     """Do what is due now in a sweep, and return: for cron and for programs."""
-    from backprop.cli.sweep_display import SweepDisplay
-    from backprop.lifecycle.sweep.sweeper import Sweeper
-
     home = Home.from_environment()
     spec = specs.find(home, name)
-    with closing(Sweeper(home, spec, SweepDisplay())) as sweeper:
+    with _sweeper(home, spec) as sweeper:
         sweeper.tick()
         finished = sweeper.standing.finished
     _show(home, spec, as_json=as_json)
@@ -284,7 +284,7 @@ def _go_on(home: Home, spec: SweepSpec, *, detach: bool, as_json: bool) -> None:
     from backprop.supervisor.signals import Signals
 
     if detach:
-        finished = _observe(home, spec).standing.finished
+        finished = observe(home, spec).standing.finished
         if finished is not None and finished.exit_code == ExitCode.OK:
             say(f"sweep {spec.name} has ended already: {finished.reason}")
         else:
@@ -296,7 +296,7 @@ def _go_on(home: Home, spec: SweepSpec, *, detach: bool, as_json: bool) -> None:
             print(spec.name)
         return
     if log := os.environ.pop(_BACKGROUND, None):
-        _write_to(Path(log))
+        send_output_to(Path(log))
     display = SweepDisplay()
     with Signals(ignore_hangup=bool(log)).caught() as signals, closing(Sweeper(home, spec, display)) as sweeper:
         sweeper.begin()
@@ -311,19 +311,8 @@ def _go_on(home: Home, spec: SweepSpec, *, detach: bool, as_json: bool) -> None:
     raise click.exceptions.Exit(code)
 
 
-def _write_to(log: Path) -> None:
-    """Send the output of this process there."""
-    from backprop.store.files import open_to_append
-
-    fd = open_to_append(log)
-    os.dup2(fd, 1)
-    os.dup2(fd, 2)
-    os.close(fd)
-
-
 def _start_in_background(home: Home, spec: SweepSpec) -> None:
     """Start a sweeper of its own, and wait until it has the sweep. Raises BackpropError."""
-    from backprop.lifecycle.sweep.observation import is_driven
     from backprop.supervisor.process.launch import start_detached
 
     if is_driven(home, spec):
@@ -343,13 +332,9 @@ def _start_in_background(home: Home, spec: SweepSpec) -> None:
 @_name
 def stop(*, name: str) -> None:
     """Stop a sweep and its trials gracefully; 'backprop sweep resume NAME' continues it."""
-    from backprop.cli.sweep_display import SweepDisplay
-    from backprop.lifecycle.sweep.observation import ask_to_stop, is_driven
-    from backprop.lifecycle.sweep.sweeper import Sweeper
-
     home = Home.from_environment()
     spec = specs.find(home, name)
-    if (finished := _observe(home, spec).standing.finished) is not None:
+    if (finished := observe(home, spec).standing.finished) is not None:
         say(f"sweep {spec.name} has ended already: {finished.reason}")
         return
     if is_driven(home, spec):
@@ -360,7 +345,7 @@ def stop(*, name: str) -> None:
                 raise BusyError(f"sweep {spec.name} has not stopped yet; check with: backprop sweep status {spec.name}")
             time.sleep(_LOOK_EVERY_S)
     else:
-        with closing(Sweeper(home, spec, SweepDisplay())) as sweeper:
+        with _sweeper(home, spec) as sweeper:
             sweeper.stop("backprop sweep stop")
     say(f"sweep {spec.name} is stopped; continue with: backprop sweep resume {spec.name}")
 
@@ -370,17 +355,13 @@ def stop(*, name: str) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def rm(*, name: str, yes: bool) -> None:
     """Remove the record of a sweep. Its runs stay: 'backprop rm --filter group=NAME' removes them."""
-    from backprop.cli.sweep_display import SweepDisplay
-    from backprop.lifecycle.sweep.observation import active_runs
-    from backprop.lifecycle.sweep.sweeper import Sweeper
-
     home = Home.from_environment()
     spec = specs.find(home, name)
     if not yes and not sys.stdin.isatty():
         raise UsageError("cannot ask for confirmation without a terminal; to remove without asking: --yes")
     if not yes and not click.confirm(f"Remove sweep {spec.name}?", err=True):
         raise click.Abort
-    with closing(Sweeper(home, spec, SweepDisplay())) as sweeper, home.changing():
+    with _sweeper(home, spec) as sweeper, home.changing():
         if any(not run.status.is_final for run in active_runs(home, sweeper.standing).values()):
             raise BusyError(f"trials of sweep {spec.name} are active; first: backprop sweep stop {spec.name}")
         specs.remove(home, spec)
@@ -409,7 +390,7 @@ def wait(*, name: str, timeout: float | None, as_json: bool) -> None:
     spec = specs.find(home, name)
     deadline = math.inf if timeout is None else time.monotonic() + timeout * 60
     while True:
-        seen = _observe(home, spec)
+        seen = observe(home, spec)
         if seen.state not in {"running", "stopping"}:
             break
         if time.monotonic() > deadline:
@@ -433,7 +414,7 @@ def best(*, name: str, as_json: bool) -> None:
     from backprop.views.documents import sweep_json
 
     home = Home.from_environment()
-    standing = _observe(home, specs.find(home, name)).standing
+    standing = observe(home, specs.find(home, name)).standing
     if standing.best is None:
         raise UsageError(f"no trial of sweep {standing.spec.name} has a value of {standing.spec.metric} yet.")
     if as_json:
@@ -448,7 +429,7 @@ def best(*, name: str, as_json: bool) -> None:
 def ask(*, name: str, as_json: bool) -> None:
     """Print what the sampler would try next; nothing is started."""
     home = Home.from_environment()
-    standing = _observe(home, specs.find(home, name)).standing
+    standing = observe(home, specs.find(home, name)).standing
     found = samplers.propose(standing)
     if found is None:
         raise UsageError(f"sweep {standing.spec.name} has nothing left to try: all of its grid is taken.")
@@ -464,9 +445,6 @@ def ask(*, name: str, as_json: bool) -> None:
 @click.option("--note", metavar="TEXT", help="Add this note to its run.")
 def add(*, name: str, values: tuple[str, ...], note: str | None) -> None:
     """Let a sweep try these parameters next: 'backprop sweep add digits lr=0.03 hidden=64'."""
-    from backprop.lifecycle.sweep.journal import Added
-    from backprop.lifecycle.sweep.observation import append
-
     home = Home.from_environment()
     spec = specs.find(home, name)
     given = dict(value.partition("=")[::2] for value in values)
@@ -478,23 +456,25 @@ def add(*, name: str, values: tuple[str, ...], note: str | None) -> None:
             raise UsageError(f"{one.name}={given[one.name]}: invalid value: {problem}.")
     if note is not None:
         check_annotation(Kind.NOTE, note)
-    standing = _observe(home, spec).standing
+    standing = observe(home, spec).standing
     if standing.planned is not None or (standing.finished is not None and standing.finished.exit_code == ExitCode.OK):
         raise UsageError(f"the search of sweep {spec.name} is over: nothing is tried any more.")
     append(home, spec, Added(at=datetime.now(timezone.utc), params=given, by=host.user(), note=note))
-    seen = _observe(home, spec)
+    seen = observe(home, spec)
     continue_hint = "" if seen.is_driven else f"; continue with: backprop sweep resume {spec.name}"
     say(f"sweep {spec.name} tries {' '.join(values)} next{continue_hint}")
 
 
-def _observe(home: Home, spec: SweepSpec) -> "Seen":
-    from backprop.lifecycle.sweep.observation import observe
+def _sweeper(home: Home, spec: SweepSpec) -> "closing[Sweeper]":
+    """The sweeper, for this process alone. Raises BusyError."""
+    from backprop.cli.sweep_display import SweepDisplay
+    from backprop.lifecycle.sweep.sweeper import Sweeper
 
-    return observe(home, spec)
+    return closing(Sweeper(home, spec, SweepDisplay()))
 
 
 def _show(home: Home, spec: SweepSpec, *, as_json: bool) -> None:
-    seen = _observe(home, spec)
+    seen = observe(home, spec)
     if as_json:
         from backprop.views.documents import sweep_json
 
@@ -508,7 +488,7 @@ def _show(home: Home, spec: SweepSpec, *, as_json: bool) -> None:
 def _say_conclusion(home: Home, spec: SweepSpec) -> None:
     from backprop.views.terminal import sweep_table
 
-    seen = _observe(home, spec)
+    seen = observe(home, spec)
     print(sweep_table.summary(seen.standing, seen.budget, seen.state), end="")
     for line in sweep_table.conclusion(seen):
         say(line)

@@ -5,7 +5,6 @@ from typing import Any
 import click
 
 from backprop.cli.annotating import annotate_each
-from backprop.cli.context import open_caught_up
 from backprop.cli.several import EVERY, Choice, several_runs
 from backprop.errors import UsageError
 from backprop.records import Annotations
@@ -40,9 +39,7 @@ def tag(ctx: click.Context, /, *, choice: Choice, **_: Any) -> None:
         raise UsageError("which tag? +TAG gives it, -TAG takes it away: backprop tag last +baseline -draft.")
     new = annotating.make((Kind.TAG if word[0] == "+" else Kind.UNTAG, word[1:]) for word in changes)
     home = Home.from_environment()
-    with open_caught_up(home) as index:
-        views = choice.find(home, index)
-    choice.confirm(views, "Tag")
+    views = choice.confirmed(home, "Tag")
     annotate_each(home, views, new, _tagged)
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import click
 
 from backprop.cli.context import full_option, is_valid, json_option, open_caught_up, print_json, say, say_failure
+from backprop.cli.messages import print_documents
 from backprop.cli.several import ACTIVE, EVERY, Choice, several_runs
 from backprop.errors import ExitCode, NoSuchRunError, UsageError
 from backprop.lifecycle import run_state
@@ -93,11 +94,7 @@ def wait(
         watch = _Watch(home, index, views, patience)
         code = watch.wait(deadline) if views else ExitCode.OK
     if as_json:
-        from backprop.views.documents import run_json
-
-        now = datetime.now(timezone.utc)
-        documents = [run_json.run_document(view, now, is_valid) for view in views.values()]
-        print_json(documents, short=() if is_full else run_json.SHORT, has_result=True)
+        print_documents(list(views.values()), is_full=is_full)
     raise click.exceptions.Exit(code)
 
 

@@ -25,7 +25,7 @@ from backprop import __version__
 from backprop.cli.mcp import answer
 from backprop.cli.mcp.answer import Part, Window
 from backprop.cli.mcp.child import Child
-from backprop.cli.mcp.tools import TOOLS, OnRun, OnSweep, Plot, Preview, SweepStart, Tool
+from backprop.cli.mcp.tools import TOOLS, OnRun, OnSweep, PlotTool, PreviewTool, SweepStartTool, Tool
 from backprop.errors import BackpropError, UsageError
 from backprop.lifecycle.sweep import spec as sweep_specs
 from backprop.store.home import Home
@@ -167,7 +167,7 @@ async def _called(policy: Policy, name: str, arguments: Mapping[str, Any]) -> ty
         if isinstance(tool, OnRun | OnSweep):
             raise _LookUpError(str(error)) from error
         raise
-    if isinstance(tool, Plot) and importlib.util.find_spec("matplotlib") is not None:
+    if isinstance(tool, PlotTool) and importlib.util.find_spec("matplotlib") is not None:
         return await _picture(tool, cwd)
     return await _answered(tool, tool.words(), cwd)
 
@@ -178,9 +178,9 @@ async def _confined(policy: Policy, tool: Tool) -> tuple[Tool, str]:
     Raises BackpropError.
     """
     here = str(policy.roots[0])
-    if isinstance(tool, Preview) and (tool.script is None) == (not tool.command):
+    if isinstance(tool, PreviewTool) and (tool.script is None) == (not tool.command):
         raise UsageError("give a `script` or a `command`.")
-    if isinstance(tool, Preview | SweepStart):
+    if isinstance(tool, PreviewTool | SweepStartTool):
         cwd = policy.folder(tool.cwd)
         return msgspec.structs.replace(tool, cwd=cwd), cwd
     if isinstance(tool, OnRun):
@@ -253,7 +253,7 @@ async def _answered(tool: Tool, words: list[str], cwd: str) -> types.CallToolRes
     return _result(*blocks, is_error=is_error_document or not is_answer)
 
 
-async def _picture(tool: Plot, cwd: str) -> types.CallToolResult:
+async def _picture(tool: PlotTool, cwd: str) -> types.CallToolResult:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "plot.png")
         answered = await _answered(tool, tool.words_for(str(path)), cwd)

@@ -87,14 +87,14 @@ def _below(folder: str, path: str) -> str:
     return os.path.join(folder, path)  # noqa: PTH118  as it is written: the script may look at its name
 
 
-class Overview(Tool, frozen=True, kw_only=True):
+class OverviewTool(Tool, frozen=True, kw_only=True):
     """The machine, its GPUs and memory, what is running and what waits in the queue."""
 
     def words(self) -> list[str]:
         return ["status"]
 
 
-class Runs(Tool, frozen=True, kw_only=True):
+class RunsTool(Tool, frozen=True, kw_only=True):
     """Runs, newest first, one line each; or their groups; or what was tried, the best first, over its seeds."""
 
     filter: Annotated[Text, Meta(description="such as: group=lr status=completed lr>1e-4 age<1d")] | None = None
@@ -121,7 +121,7 @@ class Runs(Tool, frozen=True, kw_only=True):
         return ["list", *options, *_option("--sort", self.sort), *_flag("--groups", self.groups)]
 
 
-class Run(Tool, frozen=True, kw_only=True):
+class RunTool(Tool, frozen=True, kw_only=True):
     """One run in full: its state, sessions, metrics (last and best), parameters, checkpoints, notes, errors."""
 
     run: RunWord
@@ -131,7 +131,7 @@ class Run(Tool, frozen=True, kw_only=True):
         return ["status", *_option("--fields", self.fields), "--", self.run]
 
 
-class Curve(Tool, frozen=True, kw_only=True):
+class CurveTool(Tool, frozen=True, kw_only=True):
     """Metrics over steps as JSON. `points` is shared by all curves; the extremes are kept."""
 
     runs: RunWords
@@ -144,7 +144,7 @@ class Curve(Tool, frozen=True, kw_only=True):
         return ["plot", "--json", *metrics, f"-x{self.axis}", *_option("--points", self.points), "--", *self.runs]
 
 
-class Plot(Tool, frozen=True, kw_only=True):
+class PlotTool(Tool, frozen=True, kw_only=True):
     """A picture of metrics over steps, runs over one another."""
 
     runs: RunWords
@@ -163,7 +163,7 @@ class Plot(Tool, frozen=True, kw_only=True):
         return ["plot", *metrics, *options, *_option("--output", path), "--", *self.runs]
 
 
-class Log(Tool, frozen=True, kw_only=True):
+class LogTool(Tool, frozen=True, kw_only=True):
     """What a run printed: the end of it, or from `offset` on."""
 
     shows_end: ClassVar[bool] = True
@@ -184,7 +184,7 @@ class Log(Tool, frozen=True, kw_only=True):
         return ["logs", *stream, *options, "--", self.run]
 
 
-class Diff(Tool, frozen=True, kw_only=True):
+class DiffTool(Tool, frozen=True, kw_only=True):
     """How runs differ: parameters, metrics and code; with `code`, the patch between the code of two."""
 
     runs: RunWords
@@ -195,7 +195,7 @@ class Diff(Tool, frozen=True, kw_only=True):
         return ["compare", *_repeated("--metric", self.metrics), *_flag("--diff", self.code), "--", *self.runs]
 
 
-class Diagnose(Tool, frozen=True, kw_only=True):
+class DiagnoseTool(Tool, frozen=True, kw_only=True):
     """What held a run back, by what was measured of it, and what to try."""
 
     run: RunWord
@@ -204,7 +204,7 @@ class Diagnose(Tool, frozen=True, kw_only=True):
         return ["diagnose", "--", self.run]
 
 
-class Verdict(Tool, frozen=True, kw_only=True):
+class VerdictTool(Tool, frozen=True, kw_only=True):
     """Is a candidate better than the baseline? Exit 0: better, 20: worse, 21: a tie, 22: undecided (see `needs`)."""
 
     answers: ClassVar[frozenset[int] | None] = frozenset(
@@ -224,7 +224,7 @@ class Verdict(Tool, frozen=True, kw_only=True):
         return ["verdict", "--json", f"--at={self.at}", *options, "--", self.baseline, *self.candidates]
 
 
-class Wait(Tool, frozen=True, kw_only=True):
+class WaitTool(Tool, frozen=True, kw_only=True):
     """Wait for runs to end, at most 50 seconds. Exit 124: some are still active; else the worst of the runs' codes.
 
     With `any` it returns as soon as one has ended, with a cursor. `since` that cursor, the next call misses none.
@@ -246,7 +246,7 @@ class Wait(Tool, frozen=True, kw_only=True):
         return ["wait", "--json", *options, *_flag("--any", is_any), *_option("--since", self.since), *runs]
 
 
-class SweepStatus(Tool, frozen=True, kw_only=True):
+class SweepStatusTool(Tool, frozen=True, kw_only=True):
     """The state of a sweep: trials, the best of them, budget spent."""
 
     name: Annotated[Text, Meta(description="name, id or last")] = "last"
@@ -255,7 +255,7 @@ class SweepStatus(Tool, frozen=True, kw_only=True):
         return ["sweep", "status", "--json", "--", self.name]
 
 
-class Guide(Tool, frozen=True, kw_only=True):
+class GuideTool(Tool, frozen=True, kw_only=True):
     """How to do experiments with these tools. Read it first."""
 
     is_our_text: ClassVar[bool] = True
@@ -264,7 +264,7 @@ class Guide(Tool, frozen=True, kw_only=True):
         return ["guide"]
 
 
-class Preview(Tool, frozen=True, kw_only=True):
+class PreviewTool(Tool, frozen=True, kw_only=True):
     """What `start` would do, without doing it: command, limits, and whether there is room for it now."""
 
     is_allowed_to_readers: ClassVar[bool] = False
@@ -305,7 +305,7 @@ class Preview(Tool, frozen=True, kw_only=True):
         return [*options, *script, "--", *self.command, *self.args]
 
 
-class Start(Preview, frozen=True, kw_only=True):
+class StartTool(PreviewTool, frozen=True, kw_only=True):
     """Start a run in the background, or queue it; answers with its id. With `vary` runs, an id each."""
 
     hints: ClassVar[Hints] = Hints(is_idempotent=True)
@@ -317,7 +317,7 @@ class Start(Preview, frozen=True, kw_only=True):
         return ["run", "--detach", *_option("--request-id", self.request_id), *self.launch_words()]
 
 
-class SweepStart(Tool, frozen=True, kw_only=True):
+class SweepStartTool(Tool, frozen=True, kw_only=True):
     """Search parameters of a script in the background, within a budget of training time. A name is taken only once."""
 
     is_allowed_to_readers: ClassVar[bool] = False
@@ -358,7 +358,7 @@ class OnSweep(Tool, frozen=True, kw_only=True):
     name: Text
 
 
-class SweepStop(OnSweep, frozen=True, kw_only=True):
+class SweepStopTool(OnSweep, frozen=True, kw_only=True):
     """Stop a sweep and its trials gracefully."""
 
     hints: ClassVar[Hints] = Hints(is_destructive=True, is_idempotent=True)
@@ -367,14 +367,14 @@ class SweepStop(OnSweep, frozen=True, kw_only=True):
         return ["sweep", "stop", "--", self.name]
 
 
-class SweepResume(OnSweep, frozen=True, kw_only=True):
+class SweepResumeTool(OnSweep, frozen=True, kw_only=True):
     """Continue a sweep that was stopped or interrupted, in the background."""
 
     def words(self) -> list[str]:
         return ["sweep", "resume", "--detach", "--", self.name]
 
 
-class SweepAdd(OnSweep, frozen=True, kw_only=True):
+class SweepAddTool(OnSweep, frozen=True, kw_only=True):
     """Let a sweep try these parameters next."""
 
     hints: ClassVar[Hints] = Hints()
@@ -397,7 +397,7 @@ class OnRun(Tool, frozen=True, kw_only=True):
     run: RunWord
 
 
-class Resume(OnRun, frozen=True, kw_only=True):
+class ResumeTool(OnRun, frozen=True, kw_only=True):
     """Train a run that has ended for another timebox, from its latest valid checkpoint; without one it is an error."""
 
     hints: ClassVar[Hints] = Hints(is_idempotent=True)
@@ -417,7 +417,7 @@ class Resume(OnRun, frozen=True, kw_only=True):
         return ["resume", "--detach", "--strict", "--again", *options, self.run, "--", *self.args]
 
 
-class Stop(OnRun, frozen=True, kw_only=True):
+class StopTool(OnRun, frozen=True, kw_only=True):
     """Stop a run: it is asked to save and gets a grace period; with `now` it is killed."""
 
     hints: ClassVar[Hints] = Hints(is_destructive=True, is_idempotent=True)
@@ -428,7 +428,7 @@ class Stop(OnRun, frozen=True, kw_only=True):
         return ["stop", *_flag("--now", self.now), "--", self.run]
 
 
-class Note(OnRun, frozen=True, kw_only=True):
+class NoteTool(OnRun, frozen=True, kw_only=True):
     """Write down what a run showed, and what was decided on it."""
 
     hints: ClassVar[Hints] = Hints()
@@ -442,25 +442,25 @@ class Note(OnRun, frozen=True, kw_only=True):
 
 
 TOOLS: dict[str, type[Tool]] = {
-    "guide": Guide,
-    "overview": Overview,
-    "runs": Runs,
-    "run": Run,
-    "curve": Curve,
-    "plot": Plot,
-    "log": Log,
-    "diff": Diff,
-    "diagnose": Diagnose,
-    "verdict": Verdict,
-    "wait": Wait,
-    "sweep_status": SweepStatus,
-    "preview": Preview,
-    "start": Start,
-    "resume": Resume,
-    "stop": Stop,
-    "note": Note,
-    "sweep_start": SweepStart,
-    "sweep_stop": SweepStop,
-    "sweep_resume": SweepResume,
-    "sweep_add": SweepAdd,
+    "guide": GuideTool,
+    "overview": OverviewTool,
+    "runs": RunsTool,
+    "run": RunTool,
+    "curve": CurveTool,
+    "plot": PlotTool,
+    "log": LogTool,
+    "diff": DiffTool,
+    "diagnose": DiagnoseTool,
+    "verdict": VerdictTool,
+    "wait": WaitTool,
+    "sweep_status": SweepStatusTool,
+    "preview": PreviewTool,
+    "start": StartTool,
+    "resume": ResumeTool,
+    "stop": StopTool,
+    "note": NoteTool,
+    "sweep_start": SweepStartTool,
+    "sweep_stop": SweepStopTool,
+    "sweep_resume": SweepResumeTool,
+    "sweep_add": SweepAddTool,
 }

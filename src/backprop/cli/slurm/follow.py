@@ -7,9 +7,8 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
 
 from backprop import engines
 from backprop.cli import messages
@@ -18,6 +17,7 @@ from backprop.engines.base import Phase
 from backprop.engines.slurm import client as slurm_client
 from backprop.errors import BackpropError, ExitCode, NoSuchRunError
 from backprop.lifecycle import continuation, indexing, run_state
+from backprop.lifecycle.owned_run import OwnedRun
 from backprop.records import Run, Session, Source, in_minutes
 from backprop.store.journal import file as journals
 from backprop.store.journal.entries import Entry, MessageShown, Queued, Refused, SessionEnded, SessionStarted, Submitted
@@ -29,9 +29,6 @@ from backprop.store.rundir import RunDir
 from backprop.supervisor.signals import DOUBLE_PRESS_S, Signals
 from backprop.views.terminal.live_line import Terminal
 
-if TYPE_CHECKING:
-    from backprop.lifecycle.owned_run import OwnedRun
-
 _LOOK_EVERY_S = 0.25
 _ASK_OF_A_WAITING_S = 2.0
 _ASK_OF_A_RUNNING_S = 10.0  # of one that writes to its journal: its node may be lost
@@ -41,7 +38,7 @@ _AFTER_THE_END_S = 5.0  # how long a job that has ended a session may take to sa
 class Follower:
     """A user who waits for a run that Slurm executes."""
 
-    def __init__(self, owned: "OwnedRun", job: str, *, as_json: bool) -> None:
+    def __init__(self, owned: OwnedRun, job: str, *, as_json: bool) -> None:
         self._owned = owned
         self._home = owned.home
         self._rundir = owned.rundir
@@ -218,11 +215,8 @@ class Follower:
         return ExitCode.REFUSED
 
     def _refresh(self) -> None:
-        index = indexing.open_home(self._home, say)
-        try:
+        with closing(indexing.open_home(self._home, say)) as index:
             indexing.refresh(self._home, index, self._rundir, say)
-        finally:
-            index.close()
 
     # -- the user
 

@@ -11,7 +11,6 @@ import time
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -24,21 +23,19 @@ from backprop.engines.slurm import rendezvous
 from backprop.engines.slurm.client import SlurmError
 from backprop.errors import BusyError, ExitCode
 from backprop.lifecycle import continuation, driver, owned_run
+from backprop.lifecycle.admission import NotAdmitted
 from backprop.lifecycle.continuation import Assignment
-from backprop.records import RunSpec, Status
-from backprop.store.files import open_to_append
+from backprop.lifecycle.driver import choose_checkpoint
+from backprop.lifecycle.owned_run import OwnedRun, Request
+from backprop.records import Run, RunSpec, Status
+from backprop.store.files import send_output_to
 from backprop.store.home import Home
 from backprop.store.journal import file as journals
 from backprop.store.journal.entries import MessageShown, NotContinued, Refused, StopRequested
 from backprop.store.journal.file import Journal
 from backprop.store.journal.fold import fold
 from backprop.store.rundir import RunDir
-
-if TYPE_CHECKING:
-    from backprop.lifecycle.admission import NotAdmitted
-    from backprop.lifecycle.owned_run import OwnedRun
-    from backprop.records import Run
-    from backprop.supervisor.plan import Observer, Outcome, SessionPlan
+from backprop.supervisor.plan import Observer, Outcome, SessionPlan
 
 _LOCK_PATIENCE_S = 60.0  # the submitting process locks the journal until Slurm has answered, others for a moment
 
@@ -49,19 +46,12 @@ def execute(*, folders: tuple[Path, ...]) -> None:
     """Carry out what was submitted for the run in FOLDER: of several, the one of this task of an array."""
     folder = folders[int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))]
     rundir = RunDir(folder.resolve())
-    _write_to(rundir.job_log_path(_own_job()))
+    # Slurm has one file for a whole array, and runs are removed one by one
+    send_output_to(rundir.job_log_path(_own_job()))
     host.be_on(os.environ.get("SLURMD_NODENAME"))
     # an index of its own for this one run, thrown away at the end: no index is ever opened by two machines
     with tempfile.TemporaryDirectory(prefix="backprop-") as own:
         raise click.exceptions.Exit(_execute(Home(rundir.path.parent.parent, Path(own)), rundir, rundir.read_spec()))
-
-
-def _write_to(log_path: Path) -> None:
-    """Send the output of this process there: Slurm has one file for a whole array, and runs are removed one by one."""
-    log = open_to_append(log_path)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
 
 
 def _execute(home: Home, rundir: RunDir, spec: RunSpec) -> int:
@@ -97,7 +87,7 @@ def _execute(home: Home, rundir: RunDir, spec: RunSpec) -> int:
     return code
 
 
-def _look(owned: "OwnedRun") -> "tuple[Run, Assignment | None, StopRequested | None]":
+def _look(owned: OwnedRun) -> tuple[Run, Assignment | None, StopRequested | None]:
     """The run, its next session, and a request for no more; requests made while no process listened count, too."""
     owned.journal.take_requests()
     entries, _ = journals.read(owned.rundir.journal_path)
@@ -105,7 +95,7 @@ def _look(owned: "OwnedRun") -> "tuple[Run, Assignment | None, StopRequested | N
     return run, continuation.remaining(run, entries), continuation.unwanted(run, entries)
 
 
-def _record_unwanted(owned: "OwnedRun", run: "Run", stop: StopRequested) -> None:
+def _record_unwanted(owned: OwnedRun, run: Run, stop: StopRequested) -> None:
     at, reason = datetime.now(timezone.utc), f"{stop.detail} while queued"
     owned.journal.append(
         NotContinued(at=at, reason=reason, by=stop.by)
@@ -125,11 +115,8 @@ def _locked(rundir: RunDir) -> Journal:
     return journal
 
 
-def _session(owned: "OwnedRun", left: Assignment) -> int:
+def _session(owned: OwnedRun, left: Assignment) -> int:
     """Run the session that is due; the exit code."""
-    from backprop.lifecycle.driver import choose_checkpoint
-    from backprop.lifecycle.owned_run import Request
-
     recorder, submitted = owned.recorder, left.submitted
     spec = recorder.read_run()[0].spec.revised(left.submitted.revision)
     checkpoint = submitted.checkpoint
@@ -167,10 +154,8 @@ def _session(owned: "OwnedRun", left: Assignment) -> int:
     return result.exit_code
 
 
-def _what_next(owned: "OwnedRun", job: str, taken: Assignment, result: "Outcome | NotAdmitted") -> None:
+def _what_next(owned: OwnedRun, job: str, taken: Assignment, result: Outcome | NotAdmitted) -> None:
     """Requeue the job where another session is due. taken: the one that this job ran."""
-    from backprop.lifecycle.admission import NotAdmitted
-
     run, left, stop = _look(owned)
     status = None if run.last_session is None else run.last_session.status
     if isinstance(result, NotAdmitted) or result.is_broken_off:  # it waited in the job
@@ -197,7 +182,7 @@ def _what_next(owned: "OwnedRun", job: str, taken: Assignment, result: "Outcome 
         say(str(error))
 
 
-def _record_requeued(owned: "OwnedRun", left: Assignment, job: str, reason: str) -> None:
+def _record_requeued(owned: OwnedRun, left: Assignment, job: str, reason: str) -> None:
     recorder = owned.recorder
     run, _ = recorder.read_run()
     recorder.begin()
@@ -227,14 +212,14 @@ class _Log:
     What no other journal entry has goes into the journal as well, for a process that follows from elsewhere.
     """
 
-    def __init__(self, owned: "OwnedRun") -> None:
+    def __init__(self, owned: OwnedRun) -> None:
         self._owned = owned
 
     def waits(self, reason: str) -> None:
         say(f"run {self._owned.spec.id} queued: {reason}")
 
-    def begins(self, plan: "SessionPlan") -> "Observer":
-        say(messages.start_line(self._owned.spec, plan.limits.timebox_s, datetime.now(timezone.utc), plan.gpus or ()))
+    def begins(self, plan: SessionPlan) -> Observer:
+        say(messages.planned_start_line(self._owned.spec, plan))
         return self
 
     def started(self, out_path: Path, err_path: Path) -> None:
@@ -243,7 +228,7 @@ class _Log:
     def looked(self, progress: object, left_s: float) -> None:
         pass
 
-    def ended(self, outcome: "Outcome") -> None:
+    def ended(self, outcome: Outcome) -> None:
         messages.say_end(self._owned, outcome.session)
 
     def message(self, text: str) -> None:

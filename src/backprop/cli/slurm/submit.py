@@ -9,7 +9,6 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
 
 from backprop import engines, host
 from backprop.cli.context import say
@@ -20,17 +19,15 @@ from backprop.engines.slurm.client import SlurmError
 from backprop.engines.slurm.engine import job_name
 from backprop.errors import BackpropError, BusyError, ExitCode
 from backprop.lifecycle import continuation, driver
+from backprop.lifecycle.owned_run import OwnedRun, Request
 from backprop.store.journal import file as journals
 from backprop.store.journal.entries import Submitted
 from backprop.supervisor.signals import Signals
 
-if TYPE_CHECKING:
-    from backprop.lifecycle.owned_run import OwnedRun, Request
-
 _FIRST_LOOK_S = 3.0  # Slurm reports within a moment what it can never schedule
 
 
-def train(owned: "OwnedRun", request: "Request", *, detach: bool, as_json: bool) -> int:
+def train(owned: OwnedRun, request: Request, *, detach: bool, as_json: bool) -> int:
     """Hand the run to Slurm and, unless detached, stay with it; what to exit with. Raises BackpropError."""
     with Signals(ignore_hangup=False).caught() as signals:  # else a held job could stay for ever
         (job,) = submit([owned], request)
@@ -49,7 +46,7 @@ def train(owned: "OwnedRun", request: "Request", *, detach: bool, as_json: bool)
     return ExitCode.OK
 
 
-def submit(runs: "Sequence[OwnedRun]", request: "Request") -> list[str]:
+def submit(runs: Sequence[OwnedRun], request: Request) -> list[str]:
     """Hand owned runs to Slurm; their jobs, which own the runs from now on.
 
     Raises BackpropError; then runs that were just made are taken back.
@@ -83,7 +80,7 @@ def submit(runs: "Sequence[OwnedRun]", request: "Request") -> list[str]:
     return jobs
 
 
-def _cancel_unanswered(owned: "OwnedRun") -> str:
+def _cancel_unanswered(owned: OwnedRun) -> str:
     """An sbatch that takes too long may have submitted the job all the same, and only its name is known.
 
     What is left for the user to do, if Slurm does not even answer to that.
@@ -107,7 +104,7 @@ def _withdraw(job: str) -> str:
     return ""
 
 
-def train_many(runs: "Sequence[OwnedRun]", request: "Request") -> int:
+def train_many(runs: Sequence[OwnedRun], request: Request) -> int:
     """Hand runs that ask for the same to Slurm, as the tasks of one array; what to exit with. Raises BackpropError."""
     with Signals(ignore_hangup=True).caught() as signals:  # half submitted is no state to be left in
         jobs = submit(runs, request)
@@ -119,7 +116,7 @@ def train_many(runs: "Sequence[OwnedRun]", request: "Request") -> int:
     return code
 
 
-def _take_back(runs: "Sequence[OwnedRun]", jobs: Sequence[str]) -> int:
+def _take_back(runs: Sequence[OwnedRun], jobs: Sequence[str]) -> int:
     """Ctrl-C came while they were submitted: each leaves the queue, and one that has started is stopped."""
     from backprop.lifecycle import requests, run_state
 
@@ -141,7 +138,7 @@ def _take_back(runs: "Sequence[OwnedRun]", jobs: Sequence[str]) -> int:
     return ExitCode.INTERRUPTED
 
 
-def _look_for_refusals(runs: "Sequence[OwnedRun]", jobs: Sequence[str], signals: Signals) -> int:
+def _look_for_refusals(runs: Sequence[OwnedRun], jobs: Sequence[str], signals: Signals) -> int:
     """What to exit with: of the tasks of an array all can be placed, or none. Ends early when they are unwanted."""
     watched = [Follower(owned, job, as_json=False) for owned, job in zip(runs, jobs, strict=True)]
     if watched[0].look_for_refusal(_FIRST_LOOK_S, signals) is None:
@@ -151,7 +148,7 @@ def _look_for_refusals(runs: "Sequence[OwnedRun]", jobs: Sequence[str], signals:
     return ExitCode.REFUSED
 
 
-def _end_earlier_job(owned: "OwnedRun", job: str) -> None:
+def _end_earlier_job(owned: OwnedRun, job: str) -> None:
     """Cancel what may still be queued of an earlier session. If it stays, it finds that it is not wanted.
 
     One that runs, and has nothing more to do, is only notifying of the end. job: the new one, which has the same id
@@ -167,7 +164,7 @@ def _end_earlier_job(owned: "OwnedRun", job: str) -> None:
             engines.cluster().cancel(run)
 
 
-def _record_submitted(owned: "OwnedRun", request: "Request", job: str) -> None:
+def _record_submitted(owned: OwnedRun, request: Request, job: str) -> None:
     recorder = owned.recorder
     run, _ = recorder.read_run()
     recorder.begin()

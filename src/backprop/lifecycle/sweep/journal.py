@@ -12,24 +12,10 @@ from typing import Any
 import msgspec
 
 from backprop.lifecycle.sweep.rule import Repeat
-from backprop.records import Status, StoredRecord
+from backprop.records import Status
 from backprop.store.files import UnreadableError, read_plain, unreadable
 from backprop.store.journal.entries import AnyEntry, parse_lines
 from backprop.store.journal.file import JournalFile
-
-
-class Planned(StoredRecord, frozen=True):
-    """A trial that is to be repeated with a seed at the end."""
-
-    trial: int
-    seed: int
-    timebox_s: float
-    until_step: int | None = None  # where rungs are counted in steps
-
-    @classmethod
-    def of(cls, repeat: Repeat) -> "Planned":
-        """The entry for a repeat that the rule proposes."""
-        return cls(trial=repeat.trial, seed=repeat.seed, timebox_s=repeat.timebox_s, until_step=repeat.until_step)
 
 
 class Began(AnyEntry, frozen=True, tag="began"):
@@ -131,7 +117,7 @@ class Checked(AnyEntry, frozen=True, tag="checked"):
 class Confirming(AnyEntry, frozen=True, tag="confirming"):
     """The search is over, and these repeats are to be trained."""
 
-    planned: tuple[Planned, ...]
+    planned: tuple[Repeat, ...]
     reason: str
 
 

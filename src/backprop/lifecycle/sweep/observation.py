@@ -2,8 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import NamedTuple
@@ -29,20 +28,11 @@ def append(home: Home, spec: SweepSpec, entry: SweepEntry) -> None:
     """Append an entry that any process may write. Raises UnreadableError or ConfigError."""
     path = sweep_dir(home, spec.id).journal_path
     standing = fold(spec, read_journal(path))
-    with home.changing(), _opened(path) as journal:
+    with home.changing(), closing(SweepJournal(path)) as journal:
         if is_driven_elsewhere(standing, journal):
             journal.ask(entry)  # two machines cannot append to one file safely
         elif not journal.append(entry):
             raise OSError(28, os.strerror(28))
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[SweepJournal]:
-    journal = SweepJournal(path)
-    try:
-        yield journal
-    finally:
-        journal.close()
 
 
 class Seen(NamedTuple):
@@ -91,11 +81,8 @@ def is_driven(home: Home, spec: SweepSpec) -> bool:
 
 
 def _is_driven(standing: Standing, path: Path) -> bool:
-    journal = SweepJournal(path, is_read_only=True)
-    try:
+    with closing(SweepJournal(path, is_read_only=True)) as journal:
         return is_driven_elsewhere(standing, journal) or not journal.try_lock()
-    finally:
-        journal.close()
 
 
 def is_driven_elsewhere(standing: Standing, journal: SweepJournal) -> bool:

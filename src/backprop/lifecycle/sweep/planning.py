@@ -6,7 +6,6 @@ from datetime import datetime
 import msgspec
 
 from backprop.lifecycle.sweep import rule
-from backprop.lifecycle.sweep.journal import Planned
 from backprop.lifecycle.sweep.rule import Budget, Finish, Promote, Repeat, StartTrial, Wait
 from backprop.lifecycle.sweep.spec import SweepSpec
 from backprop.lifecycle.sweep.standing import Standing, TrialState, budget_of
@@ -15,7 +14,7 @@ from backprop.records import Run, Status
 
 def next_action(
     standing: Standing, budget: Budget, now: datetime, *, has_proposals: bool
-) -> StartTrial | Promote | Finish | Planned | None:
+) -> StartTrial | Promote | Finish | Repeat | None:
     """What to start; None: nothing before a session ends."""
     spec, rules = standing.spec, standing.rules
     if standing.planned is not None:
@@ -27,7 +26,11 @@ def next_action(
         return None
     longest_s = _longest_s(spec, now)
     if longest_s < rule.LEAST_SHARE * rules.duration_s(0):
-        return None if standing.active else Finish(reason=f"no session would end before {_clock(spec.until)}")
+        return (
+            None
+            if standing.active
+            else Finish(reason=f"no session would end before {spec.until and f'{spec.until.astimezone():%H:%M}'}")
+        )
     of_search = msgspec.structs.replace(budget, total_s=_given_s(standing))
     within = _within(of_search, longest_s * spec.parallel)
     action = rule.decide(rules, standing.candidates, within, has_proposals=has_proposals)
@@ -99,7 +102,3 @@ def _length_s(standing: Standing, trial: TrialState) -> float:
 def _within(budget: Budget, left_s: float) -> Budget:
     """The budget with no more than this left."""
     return msgspec.structs.replace(budget, total_s=min(budget.total_s, budget.spent_s + budget.committed_s + left_s))
-
-
-def _clock(at: datetime | None) -> str:
-    return "" if at is None else f"{at.astimezone():%H:%M}"

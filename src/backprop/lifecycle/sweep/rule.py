@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
 from backprop.lifecycle.significance import Verdict, judge, with_lost_runs
-from backprop.records import Goal, Record, in_minutes
+from backprop.records import Goal, Record, StoredRecord, in_minutes
 
 LEAST_SHARE = 0.5  # of the first rung: a shorter session would tell nothing
 CONFIRMED_SHARE = 1 / 3  # of the budget, to repeat the best trials
@@ -129,7 +129,7 @@ def decide(rules: Rules, trials: Sequence[Trial], budget: Budget, *, has_proposa
     chosen = _among_the_best(rules, trials)
     if chosen is not None:
         return _promotion(rules, chosen, budget, f"among the best 1/{rules.eta:g} of its rung")
-    best = _best_to_continue(rules, trials)
+    best = next((trial for trial in ranked(rules, trials) if _can_continue(rules, trial)), None)
     if best is not None and _is_last_part(rules, best, budget):
         return _promotion(rules, best, budget, "the last part of the budget trains the best trial on")
     if has_proposals:
@@ -156,10 +156,6 @@ def _among_the_best(rules: Rules, trials: Sequence[Trial]) -> Trial | None:
             if len(trial.values) == rung + 1 and _can_continue(rules, trial):
                 return trial
     return None
-
-
-def _best_to_continue(rules: Rules, trials: Sequence[Trial]) -> Trial | None:
-    return next((trial for trial in ranked(rules, trials) if _can_continue(rules, trial)), None)
 
 
 def _can_continue(rules: Rules, trial: Trial) -> bool:
@@ -190,13 +186,13 @@ def _promotion(rules: Rules, trial: Trial, budget: Budget, reason: str) -> Promo
     )
 
 
-class Repeat(Record, frozen=True):
-    """A trial to be trained anew with a seed."""
+class Repeat(StoredRecord, frozen=True):
+    """A trial to be trained anew with a seed, when the search is over."""
 
     trial: int
     seed: int
     timebox_s: float
-    until_step: int | None = None
+    until_step: int | None = None  # where rungs are counted in steps
 
 
 def repeats(

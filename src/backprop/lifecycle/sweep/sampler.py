@@ -5,6 +5,7 @@ from the journal, so that a proposal depends on the seed and on what the journal
 """
 
 import random
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -85,8 +86,6 @@ def propose(standing: Standing) -> Proposal | None:
 
 
 def _of_optuna(standing: Standing, number: int) -> Proposal:
-    import warnings
-
     import optuna
 
     spec = standing.spec
@@ -133,8 +132,6 @@ def _distribution(parameter: Parameter) -> "BaseDistribution":
 
 def importances(spec: SweepSpec, trials: Sequence[TrialState], values: Sequence[float]) -> dict[str, float]:
     """How much each parameter matters, by Optuna's PED-ANOVA. values: of the trials. Raises ImportError."""
-    import warnings
-
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)

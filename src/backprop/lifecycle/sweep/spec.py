@@ -22,7 +22,7 @@ from backprop.lifecycle.sweep.space import Parameter
 from backprop.records import Goal, StoredRecord
 from backprop.store.files import UnreadableError, read_record, write_plain
 from backprop.store.home import Home, HomeBusyError
-from backprop.store.rundir import RUN_ID, derived_run_id
+from backprop.store.rundir import RUN_ID, FileIn, derived_run_id
 
 SWEEPS_FOLDER = "sweeps"
 
@@ -92,20 +92,9 @@ class SweepDir:
 
     path: Path
 
-    @property
-    def spec_path(self) -> Path:
-        """What was asked; written once."""
-        return self.path / "spec.json"
-
-    @property
-    def journal_path(self) -> Path:
-        """What was asked for, and what came of it: see journal.py."""
-        return self.path / "journal.jsonl"
-
-    @property
-    def log_path(self) -> Path:
-        """Messages of a sweeper in the background."""
-        return self.path / "sweeper.log"
+    spec_path = FileIn("spec.json")  # what was asked for
+    journal_path = FileIn("journal.jsonl")  # see journal.py
+    log_path = FileIn("sweeper.log")  # of a sweeper in the background
 
     def read_spec(self) -> SweepSpec:
         """What was asked. Raises FileNotFoundError or UnreadableError."""

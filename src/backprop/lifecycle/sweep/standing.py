@@ -21,13 +21,12 @@ from backprop.lifecycle.sweep.journal import (
     Finished,
     Made,
     NotPromoted,
-    Planned,
     Promoted,
     StopAsked,
     Stopped,
     SweepEntry,
 )
-from backprop.lifecycle.sweep.rule import Budget, Repeated, Rules
+from backprop.lifecycle.sweep.rule import Budget, Repeat, Repeated, Rules
 from backprop.lifecycle.sweep.spec import SweepSpec
 from backprop.records import Goal, Record, Run, Session, Status, StopReason
 from backprop.store.chunk_summary import ChunkSummary
@@ -115,7 +114,7 @@ class Standing(Record, frozen=True):
     spec: SweepSpec
     trials: tuple[TrialState, ...] = ()  # in order of their numbers, repeats included
     added: tuple[Added, ...] = ()  # proposed by users, and not asked for yet
-    planned: tuple[Planned, ...] | None = None  # repeats at the end, not asked for yet; None: the search goes on
+    planned: tuple[Repeat, ...] | None = None  # repeats at the end, not asked for yet; None: the search goes on
     is_checked: bool = False  # a trial continued from its checkpoint
     problem: str | None = None  # why a trial did not
     stopped_ids: frozenset[str] = frozenset()  # requests whose sessions the sweeper ended
@@ -257,27 +256,10 @@ def _with(standing: Standing, entry: SweepEntry) -> Standing:  # noqa: C901, PLR
         case Made():
             return _changed(standing, entry.trial, is_made=True)
         case Promoted():
-            asking = Asking(
-                request_id=entry.request_id,
-                rung=entry.rung,
-                timebox_s=entry.timebox_s,
-                until_step=entry.until_step,
-                is_strict=not standing.spec.from_scratch,
-                reason=entry.reason,
-            )
             event = f"trial {entry.trial} to rung {entry.rung}: {entry.reason}"
-            return replace(_changed(standing, entry.trial, is_active=True, asking=asking), last_event=event)
+            return replace(_goes_on(standing, entry, is_strict=not standing.spec.from_scratch), last_event=event)
         case Continued():
-            asking = Asking(
-                request_id=entry.request_id,
-                rung=entry.rung,
-                timebox_s=entry.timebox_s,
-                until_step=entry.until_step,
-                is_strict=entry.is_strict,
-                is_check=entry.is_check,
-                reason=entry.reason,
-            )
-            return _changed(standing, entry.trial, is_active=True, asking=asking)
+            return _goes_on(standing, entry, is_strict=entry.is_strict, is_check=entry.is_check)
         case NotPromoted():
             return _changed(standing, entry.trial, is_active=False, can_resume=False, reason=entry.reason)
         case Ended():
@@ -314,6 +296,19 @@ def _asked(standing: Standing, entry: Asked) -> Standing:
         planned = tuple(one for one in planned if (one.trial, one.seed) != (entry.repeats, entry.seed))
     trials = (*standing.trials, trial)
     return msgspec.structs.replace(standing, trials=trials, added=added, planned=planned)
+
+
+def _goes_on(standing: Standing, entry: Promoted | Continued, *, is_strict: bool, is_check: bool = False) -> Standing:
+    asking = Asking(
+        request_id=entry.request_id,
+        rung=entry.rung,
+        timebox_s=entry.timebox_s,
+        until_step=entry.until_step,
+        is_strict=is_strict,
+        is_check=is_check,
+        reason=entry.reason,
+    )
+    return _changed(standing, entry.trial, is_active=True, asking=asking)
 
 
 def _ended(standing: Standing, entry: Ended) -> Standing:

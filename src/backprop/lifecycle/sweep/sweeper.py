@@ -22,14 +22,13 @@ from backprop.lifecycle.sweep.journal import (
     Finished,
     Made,
     NotPromoted,
-    Planned,
     Promoted,
     Stopped,
     SweepEntry,
     SweepJournal,
 )
 from backprop.lifecycle.sweep.journal import read as read_journal
-from backprop.lifecycle.sweep.rule import Budget, Finish, Promote, StartTrial
+from backprop.lifecycle.sweep.rule import Budget, Finish, Promote, Repeat, StartTrial
 from backprop.lifecycle.sweep.sampler import Proposal
 from backprop.lifecycle.sweep.spec import SweepSpec, sweep_dir
 from backprop.lifecycle.sweep.standing import (
@@ -198,7 +197,7 @@ class Sweeper:
             else:
                 self._start(index, action)
 
-    def _next(self) -> StartTrial | Promote | Finish | Planned | None:
+    def _next(self) -> StartTrial | Promote | Finish | Repeat | None:
         has_proposals = self._spec.sampler != "grid" or sampler.propose(self.standing) is not None
         return planning.next_action(self.standing, self._known_budget(), _now(), has_proposals=has_proposals)
 
@@ -207,7 +206,7 @@ class Sweeper:
         standing, confirm = self.standing, self._spec.confirm
         if standing.planned is None and confirm is not None:
             planned = planning.repeats(standing, self._known_budget(), _now())
-            self._write(Confirming(at=_now(), planned=tuple(Planned.of(one) for one in planned), reason=reason))
+            self._write(Confirming(at=_now(), planned=planned, reason=reason))
             if planned:
                 count = len({one.trial for one in planned})
                 self._observer.event(f"{reason}; repeating the best {count} with {confirm.seeds} seeds each")
@@ -231,9 +230,9 @@ class Sweeper:
 
     # -- start sessions
 
-    def _start(self, index: Index, action: StartTrial | Planned) -> None:
+    def _start(self, index: Index, action: StartTrial | Repeat) -> None:
         number = len(self.standing.trials)
-        if isinstance(action, Planned):
+        if isinstance(action, Repeat):
             original = self.standing.trials[action.trial]
             proposal = Proposal(original.params, "confirm", note=f"repeats trial {action.trial}")
             seed: int | None = action.seed
@@ -251,7 +250,7 @@ class Sweeper:
                 source=proposal.source,
                 timebox_s=action.timebox_s,
                 until_step=action.until_step,
-                repeats=action.trial if isinstance(action, Planned) else None,
+                repeats=action.trial if isinstance(action, Repeat) else None,
                 seed=seed,
                 note=proposal.note,
                 attrs=proposal.attrs,

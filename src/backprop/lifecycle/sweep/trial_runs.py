@@ -7,13 +7,11 @@ from backprop.lifecycle import catalog, indexing, requests
 from backprop.lifecycle.sweep.space import option_words
 from backprop.lifecycle.sweep.spec import SweepSpec
 from backprop.lifecycle.sweep.standing import Asking, Facts, StepsSeen, TrialState
-from backprop.records import Run, RunView, Status
+from backprop.records import Run, RunView
 from backprop.store import curves
 from backprop.store.home import Home
 from backprop.store.index import Index
 from backprop.supervisor import outcome
-
-_FAILURE_BYTES = 65_536  # of stderr, at its end
 
 
 def make(home: Home, spec: SweepSpec, trial: TrialState) -> requests.Called:
@@ -89,14 +87,7 @@ def look_up(home: Home, index: Index, run_id: str, say: Callable[[str], None]) -
 
 def _failure(home: Home, run: Run) -> str | None:
     """The last line of the traceback that the newest session left."""
-    from backprop.store.files import last_lines, opened
-
-    session = run.last_session
-    if session is None or session.status is not Status.FAILED:
-        return None
-    path = home.rundir(run.spec.id).err_path(session.number)
-    with opened(path.parent, path.name) as fd:
-        text = "" if fd is None else last_lines(fd, _FAILURE_BYTES).data.decode(errors="replace")
+    text = outcome.failure_text(home.rundir(run.spec.id), run.last_session)
     found = outcome.traceback_in(text)
     lines: Sequence[str] = found.lines if found is not None else text.splitlines()
     return next((line.strip() for line in reversed(lines) if line.strip()), None)

@@ -65,7 +65,7 @@ class BarBegan(Record, frozen=True):
     has_optimizer: bool = False  # optimizer steps are counted while it trains
 
 
-class Finished(Record, frozen=True):
+class TrainingFinished(Record, frozen=True):
     """Training came to its own end: a stop that was asked for meanwhile had nothing to stop any more."""
 
 
@@ -103,7 +103,7 @@ class ParamsGiven(Record, frozen=True):
     guessed: Mapping[str, Any] = {}  # in the arguments that a parser left
 
 
-class Note(Record, frozen=True):
+class OtherEvent(Record, frozen=True):
     """Any other object with an `event`: kept as it is."""
 
     kind: str
@@ -118,10 +118,10 @@ Event = (
     | Listening
     | StepUnit
     | BarBegan
-    | Finished
+    | TrainingFinished
     | ResumeOption
     | TrainingBegan
-    | Note
+    | OtherEvent
 )
 
 _GOALS = [goal.value for goal in Goal]
@@ -213,7 +213,7 @@ def _parse_event(value: dict[str, Any], line: bytes) -> Event:
     if (understood := _parse_counting(value) or _parse_goal(value)) is not None:
         return understood
     if kind == "finished":
-        return Finished()
+        return TrainingFinished()
     if kind == "training_began":
         begun_from = value.get("resumed_from")
         path = begun_from if isinstance(begun_from, str) and begun_from else None
@@ -223,7 +223,7 @@ def _parse_event(value: dict[str, Any], line: bytes) -> Event:
         option = value.get("option")
         is_one = isinstance(option, str) and 0 < len(option) <= _MAX_OPTION
         return ResumeOption(option=option if is_one else None)
-    return Note(kind=kind if isinstance(kind, str) else "", text=line.strip().decode(errors="replace"))
+    return OtherEvent(kind=kind if isinstance(kind, str) else "", text=line.strip().decode(errors="replace"))
 
 
 def _parse_params(params: dict[str, Any], event: dict[str, Any]) -> ParamsGiven:
@@ -321,7 +321,7 @@ class Batch:
         self.params_seen: list[ParamsGiven] = []  # by our hooks
         self.sampled: dict[str, Series] = {}  # those that count only where nothing else reports a training loss
         self.checkpoints: list[tuple[int, CheckpointSaved]] = []
-        self.notes: list[tuple[int, Note]] = []
+        self.notes: list[tuple[int, OtherEvent]] = []
 
     @property
     def origin(self) -> Origin:
@@ -428,14 +428,14 @@ def _add(batch: Batch, event: Event, offset: int) -> None:  # noqa: C901, PLR091
         case Listening():
             batch.listening = event
             batch.is_finished = False  # a script may train more than once
-        case Finished():
+        case TrainingFinished():
             batch.is_finished = True
             batch.finished_step = batch.last_step
         case TrainingBegan():
             batch.trainings.append(event)
         case ResumeOption():
             batch.resume_option = event
-        case Note():
+        case OtherEvent():
             batch.notes.append((offset, event))
 
 

@@ -16,7 +16,7 @@ from typing import Any, Callable, Mapping, NamedTuple, Optional
 from .. import distributed
 from ..failsafe import guarded, notify_user
 from ..link import SupervisorLink
-from ..plain_files import open_plain
+from ..plain_files import append, open_plain
 from .fingerprint import combined
 from .identity import VERSION, BegunTraining, Identity, SavedTraining, TrainingMatch, decide
 
@@ -197,12 +197,8 @@ class _TrainingsFile:
 
     @guarded(HOOK)
     def _append(self, entry: dict[str, Any]) -> None:
-        descriptor = open_plain(self._path(self.session), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        try:
-            # starts with a line break, because a full disk may have cut off the line before
-            os.write(descriptor, f"\n{json.dumps(entry)}\n".encode())
-        finally:
-            os.close(descriptor)
+        # starts with a line break, because a full disk may have cut off the line before
+        append(self._path(self.session), f"\n{json.dumps(entry)}\n".encode())
 
     def agreed(self, question: str, choose: Callable[[], Any]) -> Any:
         if distributed.rank() == 0:

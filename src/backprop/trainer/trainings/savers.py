@@ -12,7 +12,7 @@ import sys
 from typing import Any, NamedTuple, Optional
 
 from ..parameters.secrets import without_secrets
-from ..plain_files import open_plain
+from ..plain_files import append, open_plain
 from .fingerprint import command_line, lasting
 
 _MAX_SHOWN = 200  # characters of a command line
@@ -38,12 +38,8 @@ def of_this_process(session: int, offered: Optional[str]) -> Saver:
 
 def remember(run_dir: str, saver: Saver, path: str) -> None:
     """Record which process saves a checkpoint. Raises OSError."""
-    descriptor = open_plain(_path(run_dir, saver.session), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    try:
-        # starts with a line break, because a full disk may have cut off the line before
-        os.write(descriptor, f"\n{json.dumps({'path': path, 'by': saver[1:]})}\n".encode())
-    finally:
-        os.close(descriptor)
+    # starts with a line break, because a full disk may have cut off the line before
+    append(_path(run_dir, saver.session), f"\n{json.dumps({'path': path, 'by': saver[1:]})}\n".encode())
 
 
 def other_saver(run_dir: str, ours: Saver, offered: str) -> Optional[Saver]:

@@ -156,7 +156,7 @@ def _session(session: Session, now: datetime, reported: Sequence[Checkpoint]) ->
         "reason": session.reason,
         "started_at": session.started_at,
         "ended_at": session.ended_at,
-        "elapsed_s": session_elapsed_s(session, now),
+        "elapsed_s": session.trained_s(now),
         "paused_s": session.paused_s,
         "pauses": session.pauses,
         "exit_code": session.exit_code,
@@ -203,14 +203,9 @@ def timeboxes_s(run: Run) -> float:
     return sum(session.timebox_s for session in run.sessions) or run.spec.limits.timebox_s
 
 
-def session_elapsed_s(session: Session, now: datetime) -> float:
-    """How long a session took, or has taken so far, not counting pauses."""
-    return session.trained_s(now)
-
-
 def elapsed_s(view: RunView, now: datetime) -> float:
     """How long all sessions of a run took, or have taken so far."""
-    return sum(session_elapsed_s(session, now) for session in view.run.sessions)
+    return sum(session.trained_s(now) for session in view.run.sessions)
 
 
 def machine_document(snapshot: MachineState) -> dict[str, Any]:

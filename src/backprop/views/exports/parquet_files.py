@@ -31,11 +31,11 @@ def write(runs: Sequence[RunExport], destination: str, *, replace: bool) -> str:
 def _write(table: tables.Table, runs: Sequence[RunExport], path: Path) -> None:
     arrow, parquet = _pyarrow()
     types = {
-        tables.Kind.TEXT: arrow.string(),
-        tables.Kind.WHOLE: arrow.int64(),
-        tables.Kind.REAL: arrow.float64(),
-        tables.Kind.TRUTH: arrow.bool_(),
-        tables.Kind.INSTANT: arrow.timestamp("us", tz="UTC"),
+        tables.ColumnType.TEXT: arrow.string(),
+        tables.ColumnType.WHOLE: arrow.int64(),
+        tables.ColumnType.REAL: arrow.float64(),
+        tables.ColumnType.TRUTH: arrow.bool_(),
+        tables.ColumnType.INSTANT: arrow.timestamp("us", tz="UTC"),
     }
     schema = arrow.schema([(name, types[kind]) for name, kind in table.columns.items()])
     rows = tables.rows(table, runs)

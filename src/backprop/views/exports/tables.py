@@ -15,7 +15,7 @@ from backprop.views.terminal.params import text as param_text
 Row = tuple[Any, ...]
 
 
-class Kind(Enum):
+class ColumnType(Enum):
     """What a column holds; None in any of them where it is not known."""
 
     TEXT = "text"
@@ -29,56 +29,56 @@ class Table(NamedTuple):
     """A name, the columns, and how to get the rows."""
 
     name: str
-    columns: Mapping[str, Kind]
+    columns: Mapping[str, ColumnType]
     rows: Callable[[RunExport], Iterator[Row]]
 
 
 _RUN = {
-    "run": Kind.TEXT,
-    "name": Kind.TEXT,
-    "status": Kind.TEXT,
-    "reason": Kind.TEXT,
-    "command": Kind.TEXT,
-    "cwd": Kind.TEXT,
-    "python": Kind.TEXT,
-    "host": Kind.TEXT,
-    "git_commit": Kind.TEXT,
-    "git_branch": Kind.TEXT,
-    "git_dirty": Kind.TRUTH,
-    "created_at": Kind.INSTANT,
-    "started_at": Kind.INSTANT,
-    "ended_at": Kind.INSTANT,
-    "elapsed_s": Kind.REAL,
-    "last_step": Kind.WHOLE,
-    "exit_code": Kind.WHOLE,
-    "run_dir": Kind.TEXT,
-    "group": Kind.TEXT,
-    "tags": Kind.TEXT,  # with spaces between them
-    "parent": Kind.TEXT,
-    "decision": Kind.TEXT,
-    "archived": Kind.TRUTH,
-    "notes": Kind.TEXT,  # a line or more each
+    "run": ColumnType.TEXT,
+    "name": ColumnType.TEXT,
+    "status": ColumnType.TEXT,
+    "reason": ColumnType.TEXT,
+    "command": ColumnType.TEXT,
+    "cwd": ColumnType.TEXT,
+    "python": ColumnType.TEXT,
+    "host": ColumnType.TEXT,
+    "git_commit": ColumnType.TEXT,
+    "git_branch": ColumnType.TEXT,
+    "git_dirty": ColumnType.TRUTH,
+    "created_at": ColumnType.INSTANT,
+    "started_at": ColumnType.INSTANT,
+    "ended_at": ColumnType.INSTANT,
+    "elapsed_s": ColumnType.REAL,
+    "last_step": ColumnType.WHOLE,
+    "exit_code": ColumnType.WHOLE,
+    "run_dir": ColumnType.TEXT,
+    "group": ColumnType.TEXT,
+    "tags": ColumnType.TEXT,  # with spaces between them
+    "parent": ColumnType.TEXT,
+    "decision": ColumnType.TEXT,
+    "archived": ColumnType.TRUTH,
+    "notes": ColumnType.TEXT,  # a line or more each
 }
 _SESSION = {
-    "run": Kind.TEXT,
-    "session": Kind.WHOLE,
-    "status": Kind.TEXT,
-    "reason": Kind.TEXT,
-    "started_at": Kind.INSTANT,
-    "ended_at": Kind.INSTANT,
-    "elapsed_s": Kind.REAL,
-    "exit_code": Kind.WHOLE,
-    "resumed_from": Kind.TEXT,
+    "run": ColumnType.TEXT,
+    "session": ColumnType.WHOLE,
+    "status": ColumnType.TEXT,
+    "reason": ColumnType.TEXT,
+    "started_at": ColumnType.INSTANT,
+    "ended_at": ColumnType.INSTANT,
+    "elapsed_s": ColumnType.REAL,
+    "exit_code": ColumnType.WHOLE,
+    "resumed_from": ColumnType.TEXT,
 }
 _CHECKPOINT = {
-    "run": Kind.TEXT,
-    "session": Kind.WHOLE,
-    "step": Kind.WHOLE,
-    "path": Kind.TEXT,
-    "size_bytes": Kind.WHOLE,
-    "saved_at": Kind.INSTANT,
-    "valid": Kind.TRUTH,
-    "emergency": Kind.TRUTH,
+    "run": ColumnType.TEXT,
+    "session": ColumnType.WHOLE,
+    "step": ColumnType.WHOLE,
+    "path": ColumnType.TEXT,
+    "size_bytes": ColumnType.WHOLE,
+    "saved_at": ColumnType.INSTANT,
+    "valid": ColumnType.TRUTH,
+    "emergency": ColumnType.TRUTH,
 }
 
 
@@ -117,32 +117,32 @@ def _point_rows(run: RunExport) -> Iterator[Row]:
         yield run.id, session, metric, step, value, time_s, at
 
 
-def _picked(facts: Mapping[str, Any], columns: Mapping[str, Kind]) -> Row:
+def _picked(facts: Mapping[str, Any], columns: Mapping[str, ColumnType]) -> Row:
     return tuple(_typed(facts.get(name), kind) for name, kind in columns.items())
 
 
-def _typed(value: Any, kind: Kind) -> Any:
+def _typed(value: Any, kind: ColumnType) -> Any:
     """Undo what JSON needs: instants are text there."""
-    return datetime.fromisoformat(value.replace("Z", "+00:00")) if kind is Kind.INSTANT and value else value
+    return datetime.fromisoformat(value.replace("Z", "+00:00")) if kind is ColumnType.INSTANT and value else value
 
 
 POINTS = Table(
     "points",
     {
-        "run": Kind.TEXT,
-        "session": Kind.WHOLE,
-        "metric": Kind.TEXT,
-        "step": Kind.WHOLE,
-        "value": Kind.REAL,
-        "time_s": Kind.REAL,
-        "at": Kind.INSTANT,
+        "run": ColumnType.TEXT,
+        "session": ColumnType.WHOLE,
+        "metric": ColumnType.TEXT,
+        "step": ColumnType.WHOLE,
+        "value": ColumnType.REAL,
+        "time_s": ColumnType.REAL,
+        "at": ColumnType.INSTANT,
     },
     _point_rows,
 )
 ALL = (
     Table("runs", _RUN, _run_rows),
     Table("sessions", _SESSION, _session_rows),
-    Table("params", {"run": Kind.TEXT, "name": Kind.TEXT, "value": Kind.TEXT}, _param_rows),
+    Table("params", {"run": ColumnType.TEXT, "name": ColumnType.TEXT, "value": ColumnType.TEXT}, _param_rows),
     Table("checkpoints", _CHECKPOINT, _checkpoint_rows),
     POINTS,
 )

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from backprop.records import GitState, Goal, Record, RunView
 from backprop.store import metric_names, query
 from backprop.store.usage import figures
-from backprop.views.documents.run_json import elapsed_s, session_elapsed_s
+from backprop.views.documents.run_json import elapsed_s
 from backprop.views.terminal import formatting, params, usage_text
 from backprop.views.terminal.screen import BOLD, BRIGHT, GAP, GREEN, RED, Screen, cells, cut, stdout_screen
 from backprop.views.terminal.status_style import STYLES, SYMBOLS
@@ -65,7 +65,7 @@ def gpu_hours(view: RunView, counts: Mapping[int, int | None], now: datetime) ->
         count = counts.get(session.number)
         if count is None:
             return None
-        total_s += count * session_elapsed_s(session, now)
+        total_s += count * session.trained_s(now)
     return total_s / _HOUR_S if view.run.sessions else None
 
 
@@ -87,9 +87,9 @@ def best_places(goal: Goal | None, values: Sequence[float | None]) -> set[int]:
     return {place for place, value in finite.items() if value == top}
 
 
-def comparison_table(comparison: Comparison, now: datetime, screen: Screen | None = None) -> Grid:
+def comparison_table(comparison: Comparison, now: datetime) -> Grid:
     """The comparison as text, and the columns that did not fit."""
-    screen = screen or stdout_screen()
+    screen = stdout_screen()
     found = list(all_facts(comparison, now, screen))
     count = len(comparison.sides)
     if screen.is_terminal:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from backprop.records import Finding, Level
 from backprop.text import printable
-from backprop.views.terminal.screen import BRIGHT, DIM, GAP, GREEN, RED, YELLOW, Screen, stdout_screen, wrapped
+from backprop.views.terminal.screen import BRIGHT, DIM, GAP, GREEN, RED, YELLOW, stdout_screen, wrapped
 
 _STYLES = {Level.OK: GREEN, Level.NOTE: YELLOW, Level.PROBLEM: BRIGHT + RED}
 _LEVEL_WIDTH = max(len(level.value) for level in Level)
@@ -12,9 +12,9 @@ _MIN_TEXT_WIDTH = 30
 _MOST_WIDTH = 120  # longer lines are hard to read
 
 
-def findings_table(findings: Sequence[Finding], screen: Screen | None = None) -> str:
+def findings_table(findings: Sequence[Finding]) -> str:
     """For each finding its level, check and text, and below it the advice."""
-    screen = screen or stdout_screen()
+    screen = stdout_screen()
     name_width = max(len(finding.check) for finding in findings)
     indent = " " * (_LEVEL_WIDTH + name_width + 2 * len(GAP))
     width = min(screen.width, _MOST_WIDTH) if screen.is_terminal else screen.width

@@ -10,9 +10,9 @@ from backprop.views.terminal.screen import Screen, stdout_screen
 from backprop.views.terminal.table_layout import Cell, Column, grid
 
 
-def groups_table(groups: Sequence[RunGroup], screen: Screen | None = None) -> str:
+def groups_table(groups: Sequence[RunGroup]) -> str:
     """One line per group, in the given order."""
-    screen = screen or stdout_screen()
+    screen = stdout_screen()
     return grid(list(_columns(groups, screen)), screen).text
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from backprop.store import metric_names
 from backprop.store.output.progress import Progress
 from backprop.text import printable, shortened
 from backprop.views.terminal import formatting
@@ -207,7 +208,6 @@ def progress_line(progress: Progress, left_s: float) -> str:
     else:
         unit = formatting.short_unit(progress.step_unit)
         parts.append(f"{unit} {formatting.steps(progress.step, progress.total_steps or None)}")
-    from backprop.store import metric_names
 
     if (name := metric_names.main_metric(progress.metrics)) is not None:
         shown = shortened(printable(name), _NAME_WIDTH)

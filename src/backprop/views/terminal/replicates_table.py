@@ -26,11 +26,9 @@ def spread_text(over: Spread | None, screen: Screen) -> str:
     return f"{formatting.number(over.mean)}{spread} ({over.runs})"
 
 
-def ranking_table(
-    ranked: Sequence[tuple[Sequence[RunView], Spread]], names: Sequence[str], screen: Screen | None = None
-) -> str:
+def ranking_table(ranked: Sequence[tuple[Sequence[RunView], Spread]], names: Sequence[str]) -> str:
     """A line for each set: its spread, these parameters, and its runs."""
-    screen = screen or stdout_screen()
+    screen = stdout_screen()
     told = [
         " ".join(f"{formatting.name(name)}={params.text(views[0].params.get(name, params.ABSENT))}" for name in names)
         for views, _ in ranked
@@ -43,9 +41,9 @@ def ranking_table(
     return grid(columns, screen).text
 
 
-def comparison_section(sets: Sequence[Sequence[RunView]], metrics: Sequence[str], screen: Screen | None = None) -> str:
+def comparison_section(sets: Sequence[Sequence[RunView]], metrics: Sequence[str]) -> str:
     """A line for each set, with the spread of each metric of quality; empty where each run is a set of its own."""
-    screen = screen or stdout_screen()
+    screen = stdout_screen()
     if all(len(views) == 1 for views in sets):
         return ""
     columns = [Column("OVER SEEDS", [Cell(_ids(views)) for views in sets], rank=0, min_width=8)]

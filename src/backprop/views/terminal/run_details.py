@@ -9,7 +9,7 @@ from backprop.store import checkpoints, metric_names
 from backprop.store.experiments_json import newest_checkpoints
 from backprop.trainer.overwrites import kept_names
 from backprop.trainer.parameters.secrets import without_secrets
-from backprop.views.documents.run_json import IsValid, elapsed_s, session_elapsed_s
+from backprop.views.documents.run_json import IsValid, elapsed_s
 from backprop.views.terminal import formatting, usage_text
 from backprop.views.terminal.runs_table import Values
 from backprop.views.terminal.screen import GAP, Screen, aligned, cells, cut, filled, stdout_screen
@@ -143,7 +143,7 @@ def _sessions(run: Run, now: datetime, *, is_whole: bool) -> Iterator[tuple[str,
     if len(shown) < run.session_count:
         yield "sessions", f"{run.session_count:,}; the latest (--all shows all):"
     for session in shown:
-        text = f"{session.status.value}, {formatting.duration(session_elapsed_s(session, now))} of "
+        text = f"{session.status.value}, {formatting.duration(session.trained_s(now))} of "
         text += in_minutes(session.timebox_s)
         if session.job:
             text += f", Slurm job {session.job} on {session.where}"

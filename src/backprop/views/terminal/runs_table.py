@@ -10,7 +10,7 @@ from datetime import datetime
 from backprop.records import RunView, Status, in_minutes
 from backprop.store.usage import figures
 from backprop.text import shortened
-from backprop.views.documents.run_json import elapsed_s, session_elapsed_s, timeboxes_s
+from backprop.views.documents.run_json import elapsed_s, timeboxes_s
 from backprop.views.run_row import RunRow
 from backprop.views.terminal import formatting, params
 from backprop.views.terminal.bars import LINES, PLAIN_LINES, bar
@@ -101,7 +101,7 @@ def _bar(view: RunView, now: datetime, screen: Screen) -> Cell:
     if last is None or last.status.is_final:
         return Cell("")
     characters = LINES if screen.has_blocks else PLAIN_LINES
-    return Cell("".join(bar(session_elapsed_s(last, now) / last.timebox_s, _BAR_WIDTH, characters)), CYAN)
+    return Cell("".join(bar(last.trained_s(now) / last.timebox_s, _BAR_WIDTH, characters)), CYAN)
 
 
 def _step(view: RunView) -> Cell:

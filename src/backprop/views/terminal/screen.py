@@ -6,6 +6,7 @@ A pipe gets plain text, and nothing is truncated.
 import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import TextIO
 from unicodedata import category, east_asian_width
@@ -126,6 +127,4 @@ def aligned(rows: Sequence[tuple[str, str]], screen: Screen | None = None) -> st
 
 def wrapped(text: str, width: int) -> list[str]:
     """The wrapped lines, at least one. A path or word that is too long is not broken, so that it can be copied."""
-    import textwrap
-
     return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]

@@ -21,7 +21,7 @@ from backprop.store import metric_names
 from backprop.store.curves import Axis
 from backprop.store.usage.quantities import PREFIX, unit_of
 from backprop.text import printable
-from backprop.views.documents.run_json import elapsed_s, session_elapsed_s, timeboxes_s
+from backprop.views.documents.run_json import elapsed_s, timeboxes_s
 from backprop.views.live_feed import LiveState, Log, ShownRun
 from backprop.views.live_rows import GroupHead
 from backprop.views.run_row import RunRow
@@ -172,7 +172,7 @@ def _time(row: RunRow, look: RowStyle) -> Text:
         return Text(f"of {in_minutes(run.spec.limits.timebox_s)}", style="dim")
     text = Text(formatting.used(elapsed_s(row.view, look.now), timeboxes_s(run)))
     if not session.status.is_final:
-        share = session_elapsed_s(session, look.now) / session.timebox_s
+        share = session.trained_s(look.now) / session.timebox_s
         text = Text.assemble(_bar(share, _BAR_WIDTH, "cyan"), " ", text)
     return text
 

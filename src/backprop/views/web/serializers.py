@@ -24,7 +24,6 @@ from backprop.views.documents.run_json import (
     elapsed_s,
     machine_document,
     run_document,
-    session_elapsed_s,
     ticket_document,
     timeboxes_s,
 )
@@ -60,7 +59,7 @@ def row(index: Index, view: RunView, now: datetime, keys: Sequence[str] = ()) ->
         "elapsed_s": None if last_session is None else elapsed_s(view, now),
         "timebox_s": timeboxes_s(run),
         # of the last session; `elapsed_s` minus `earlier_s` of it are used
-        "earlier_s": sum(session_elapsed_s(session, now) for session in run.sessions[:-1]),
+        "earlier_s": sum(session.trained_s(now) for session in run.sessions[:-1]),
         "session_timebox_s": None if last_session is None else last_session.timebox_s,
         "last_step": view.last_step,
         "total_steps": view.total_steps,

@@ -6,14 +6,14 @@ import msgspec
 import pytest
 
 from backprop.lifecycle.sweep import planning
-from backprop.lifecycle.sweep.journal import Confirming, Planned
-from backprop.lifecycle.sweep.rule import CONFIRMED_SHARE, Finish, Promote, StartTrial
+from backprop.lifecycle.sweep.journal import Confirming
+from backprop.lifecycle.sweep.rule import CONFIRMED_SHARE, Finish, Promote, Repeat, StartTrial
 from backprop.lifecycle.sweep.spec import Confirm
 from backprop.lifecycle.sweep.standing import Standing, budget_of, fold
 from tests.unit.lifecycle.sweep.test_standing import NOW, SPEC, asked, checked, ended
 
 replace = msgspec.structs.replace
-PLANNED = Planned(trial=0, seed=1, timebox_s=10.0)
+PLANNED = Repeat(trial=0, seed=1, timebox_s=10.0)
 
 
 def next_action(standing: Standing, **changes: object) -> object:

@@ -19,13 +19,13 @@ from backprop.lifecycle.sweep.journal import (
     Finished,
     Made,
     NotPromoted,
-    Planned,
     Promoted,
     StopAsked,
     Stopped,
     SweepEntry,
     parse,
 )
+from backprop.lifecycle.sweep.rule import Repeat
 from backprop.lifecycle.sweep.space import Parameter
 from backprop.lifecycle.sweep.spec import SweepSpec
 from backprop.lifecycle.sweep.standing import Facts, Standing, StepsSeen, budget_of, conclude, fold, value_of
@@ -499,7 +499,7 @@ EVERY = st.sampled_from(
         Began(at=NOW, pid=1, host="h"), Added(at=NOW, params={"lr": "0.1"}, by="me"), StopAsked(at=NOW, by="me"),
         Continued(at=NOW, trial=0, rung=0, request_id="r0-1", timebox_s=1.0, reason="interrupted"),
         NotPromoted(at=NOW, trial=0, request_id="r0-1", reason="gone"), Checked(at=NOW, trial=0, problem="no"),
-        Confirming(at=NOW, planned=(Planned(trial=0, seed=1, timebox_s=1.0),), reason="budget"),
+        Confirming(at=NOW, planned=(Repeat(trial=0, seed=1, timebox_s=1.0),), reason="budget"),
         asked(2, repeats=0, seed=1, source="confirm"), asked(3, source="added"),
         Stopped(at=NOW, request_ids=("r0",), reason="x"), Finished(at=NOW, reason="x"),
     ]

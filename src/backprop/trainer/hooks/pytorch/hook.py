@@ -17,13 +17,14 @@ from time import monotonic
 from typing import Any, ContextManager, Optional
 
 from ... import distributed, file_events
+from ...deferred_signals import is_main_thread
 from ...failsafe import guarded, notify_user
 from ...link import SupervisorLink, current
 from ...overwrites import process_keeper
 from ..saved_files.contents import CheckpointContent
 from ..saved_files.pending import HOOK as SAVES
 from ..saved_files.pending import find_place
-from ..saved_files.script_files import ScriptFiles, is_main_thread, is_trainer, of_this_process
+from ..saved_files.script_files import ScriptFiles, is_trainer, of_this_process
 from . import emergency, states
 from .sampled_loss import HOOK as LOSSES
 from .sampled_loss import LossCurve, LossSampler, install

@@ -11,10 +11,10 @@ import atexit
 import os
 import re
 import sys
-import threading
 from typing import Any, Callable, Optional
 
 from ... import distributed
+from ...deferred_signals import is_main_thread
 from ...failsafe import guarded
 from ...import_hooks import may_be_checkpoint
 from ...link import SupervisorLink, current
@@ -153,11 +153,6 @@ class ScriptFiles:
     @guarded(HOOK)
     def _end(self) -> None:
         self.saves.report_final_names(at_step=True)
-
-
-def is_main_thread() -> bool:
-    """Whether this is the thread that signals interrupt."""
-    return threading.current_thread() is threading.main_thread()
 
 
 def is_trainer() -> bool:
