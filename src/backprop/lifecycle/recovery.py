@@ -153,7 +153,7 @@ def is_held(rundir: RunDir) -> bool:
     """Whether some process holds the run: whether its journal, as far as we can open it, is locked."""
     try:
         with closing(Journal(rundir.journal_path, is_read_only=True)) as journal:
-            return not journal.try_lock()
+            return journal.is_owned()
     except OSError:
         return False
 

@@ -93,7 +93,7 @@ def is_driven(home: Home, spec: SweepSpec) -> bool:
 def _is_driven(standing: Standing, path: Path) -> bool:
     journal = SweepJournal(path, is_read_only=True)
     try:
-        return is_driven_elsewhere(standing, journal) or not journal.try_lock()
+        return is_driven_elsewhere(standing, journal) or journal.is_owned()
     finally:
         journal.close()
 

@@ -74,7 +74,7 @@ class Sweeper:
         standing = fold(spec, read_journal(path))
         with home.changing():
             self._journal = SweepJournal(path)
-        if observation.is_driven_elsewhere(standing, self._journal) or not self._journal.try_lock():
+        if observation.is_driven_elsewhere(standing, self._journal) or not self._journal.own():
             self._journal.close()
             raise BusyError(f"sweep {spec.name} is run by another process. To look: backprop sweep status {spec.name}")
         self._runs: dict[int, Run] = {}  # of the active trials
