@@ -36,6 +36,9 @@ MODULES = {  # what is mutated: its functions and constants (all of them, if non
     "store/journal/fold.py": "fold fold_on _add_session _enqueue _end_without_a_session _change_session _note_read "
     "_note_request _pause_session _continue_session _end_session gpu_counts",
     "lifecycle/continuation.py": "Attempt after _after_failure _is_same_place _used _backoff_s MAX_BACKOFF_S _WORTH_A_RETRY_S",
+    "lifecycle/sweep/rule.py": "",
+    "lifecycle/sweep/standing.py": "",
+    "lifecycle/significance.py": "",
 }
 WORKERS = 2
 OPTIONS = ["-xq", "--assert=plain", "-pno:cacheprovider", "--hypothesis-seed=0", "--hypothesis-profile=mutation"]
@@ -129,7 +132,7 @@ def start(package: Path, module: str, text: str, cpu_s: float) -> int:
         os.environ["PYTHONPATH"] = str(package.parent)
         sys.path.insert(0, str(package.parent))
         folder, *_, name = Path(module).with_suffix("").parts
-        tests = ROOT / f"tests/unit/{folder}/test_{'journal' if name == 'fold' else name}.py"
+        (tests,) = (ROOT / "tests/unit" / folder).rglob(f"test_{'journal' if name == 'fold' else name}.py")
         code = pytest.main([*OPTIONS, f"--basetemp={package.parent / 'tests'}", str(tests)], [OneExampleFirst()])
     finally:
         os._exit(code)
