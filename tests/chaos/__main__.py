@@ -347,8 +347,9 @@ class Chaos:
             (place / f"{one.run_id}.txt").write_text(f"{one}\n")
             with contextlib.suppress(OSError, shutil.Error):
                 shutil.copytree(self._population.rundir(one.run_id), place / one.run_id)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, shutil.Error):
             shutil.copy(self._population.home / "index.db", place)
+            shutil.copytree(self._population.home / "sweeps", place / "sweeps")
         if member is not None and member not in self._blamed:
             self._blamed.append(member)
 

@@ -16,6 +16,7 @@ import psutil
 
 from backprop import host
 from backprop.governor.run_queue import RunQueue
+from backprop.lifecycle.sweep.journal import Ended
 from backprop.records import Run, Session, Status, StopReason
 from backprop.store.index import Index
 from backprop.store.journal.entries import NotContinued, PauseRequested, Refused, SessionEnded
@@ -286,7 +287,10 @@ def _check_sweep(population: Population, found: Found) -> None:
     document = json.loads(shown.stdout)
     elapsed_s = sum(session.elapsed_s or 0.0 for run in runs.values() for session in run.sessions)
     if abs(document["spent_s"] - elapsed_s) > 0.01:
-        found(None, f"sweep {spec.name} says that {document['spent_s']} s are spent, its runs {elapsed_s:.3f} s")
+        of_runs = {run_id: [one.elapsed_s for one in run.sessions] for run_id, run in runs.items()}
+        ended = [(one.trial, one.trained_s) for one in population.sweep.entries() if isinstance(one, Ended)]
+        told = f"says that {document['spent_s']} s are spent; its runs: {of_runs}; its journal: {ended}"
+        found(None, f"sweep {spec.name} {told}")
     if document["state"] in {"running", "stopping"}:
         found(None, f"sweep {spec.name} is {document['state']}, and nobody drives it")
     if document["script_changed"]:
@@ -482,8 +486,20 @@ def check_reindex(population: Population, found: Found) -> None:
     after = population.call_now("list", "--json").stdout
     if done.code != 0:
         found(None, f"reindex exited with {done.code}:\n{done.stderr[-1000:]}")
-    elif json.loads(before) != json.loads(after):
-        found(None, "list says something else after reindex")
+    elif there := _changes(json.loads(before), json.loads(after)):
+        found(None, f"list says something else after reindex (before, after): {there}")
+
+
+def _changes(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """Where two lists of runs differ: run, field, and what each has there."""
+    if [one["id"] for one in before] != [one["id"] for one in after]:
+        return [("runs", [one["id"] for one in before], [one["id"] for one in after])]
+    return [
+        (old["id"], name, old.get(name), new.get(name))
+        for old, new in zip(before, after, strict=True)
+        for name in old.keys() | new.keys()
+        if old.get(name) != new.get(name)
+    ]
 
 
 def wait_for_rest(population: Population, timeout_s: float) -> list[str]:
