@@ -30,7 +30,8 @@ ROOT = Path(__file__).parent.parent
 MODULES = {  # what is mutated: its functions and constants (all of them, if none is named); test_X.py must notice
     "governor/start_policy.py": "",
     "governor/run_policy.py": "",
-    "supervisor/stop_ladder.py": "",
+    "supervisor/stop_ladder.py": "TERMINATE_AFTER MAX_NOTICE MIN_NOTICE_S Rung _MAY_SAVE Ladder at_timebox after_training "
+    "at_request warned at_interrupt at_once shifted",
     "store/output/protocol.py": "",
     "store/checkpoints.py": "",
     "store/journal/fold.py": "fold fold_on _add_session _enqueue _end_without_a_session _change_session _note_read "
