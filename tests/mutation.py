@@ -21,10 +21,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import hypothesis
-import msgspec  # noqa: F401  as the next two: what tests import besides Backprop, which a fork has already
+import msgspec  # noqa: F401  as the next ones: what tests import besides Backprop, which a fork has already
 import numpy as np  # noqa: F401
 import psutil  # noqa: F401
 import pytest
+import scipy.special
+import scipy.stats  # noqa: F401
 
 ROOT = Path(__file__).parent.parent
 MODULES = {  # what is mutated: its functions and constants (all of them, if none is named); test_X.py must notice
