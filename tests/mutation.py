@@ -40,6 +40,7 @@ MODULES = {  # what is mutated: its functions and constants (all of them, if non
     "_note_request _pause_session _continue_session _end_session gpu_counts",
     "lifecycle/continuation.py": "Attempt after _after_failure _is_same_place _used _backoff_s MAX_BACKOFF_S _WORTH_A_RETRY_S",
     "lifecycle/sweep/rule.py": "",
+    "lifecycle/sweep/planning.py": "",
     "lifecycle/sweep/standing.py": "",
     "lifecycle/significance.py": "",
 }

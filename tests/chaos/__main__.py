@@ -194,6 +194,7 @@ class Chaos:
         self._end_viewers({"view"}, signal.SIGKILL)
         rng = random.Random(f"{self._options.seed}/{self._round}")
         self._end_sweep(rng.random())
+        population.adopt_guests()
         ways = {slot: rng.random() for slot in range(len(population.members))}
         for slot, member in enumerate(population.everybody()):
             self._end(member, ways.get(slot, 0.0))
@@ -202,6 +203,7 @@ class Chaos:
             population.adopt_guests()
             for member in population.everybody():
                 self._end(member, 0.0)
+        population.adopt_guests()
         self._end_viewers({"page"}, signal.SIGTERM if rng.random() < 0.5 else signal.SIGKILL)
         self._attend()
         if alive:

@@ -100,7 +100,7 @@ def _judge_sweep_command(population: Population, process: Process, found: Found)
         found(None, f"{process} exited with {code}, not one of {sorted(allowed)}:\n{process.stderr[-1500:]}")
     elif code == 2 and faults and verb not in {"best", "ask", "add"} and not model.names_fault(process.stderr):
         found(None, f"{process} exited with 2, and does not say what is wrong:\n{process.stderr[-1000:]}")
-    elif code == 75 and not faults and not population.has_other_driver(process):
+    elif code == 75 and "another process" in process.stderr and not population.has_other_driver(process):
         found(None, f"{process} says that another process drives the sweep, and none does:\n{process.stderr[-1000:]}")
 
 

@@ -170,7 +170,7 @@ class Sweeper:
     # -- what comes next
 
     def _start_what_is_due(self, index: Index) -> None:
-        while (action := self._next()) is not None:
+        while not self._is_stop_asked() and (action := self._next()) is not None:
             if isinstance(action, Finish):
                 self._end_search(action.reason)
                 if self.standing.finished is not None:
@@ -192,6 +192,11 @@ class Sweeper:
                 self._resume(index, self.standing.trials[action.trial])
             else:
                 self._start(index, action)
+
+    def _is_stop_asked(self) -> bool:
+        """Whether somebody has asked for a stop since: a start takes seconds."""
+        self._read()
+        return self.standing.is_stop_asked
 
     def _next(self) -> StartTrial | Promote | Finish | Planned | None:
         has_proposals = self._spec.sampler != "grid" or sampler.propose(self.standing) is not None
