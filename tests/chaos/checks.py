@@ -64,8 +64,9 @@ def judge_command(population: Population, process: Process, found: Found) -> Non
         and "has not stopped yet" in stderr
         and not faults
         and population.suspended_until < process.started_at
+        and not population.wait_for_end_of_run(process.words[1])
     ):
-        found(process.member, f"{process} was not heard, and nobody stood still:\n{stderr[-1000:]}")
+        found(process.member, f"{process} is not heard, and nobody stood still:\n{stderr[-1000:]}")
     is_excused = allowed is not None and code == 2 and 2 not in (_allowed_codes(process.words, has_faults=False) or ())
     if is_excused and faults and not model.names_fault(stderr):
         found(process.member, f"{process} exited with 2, and does not say what is wrong:\n{stderr[-1000:]}")

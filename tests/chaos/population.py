@@ -354,6 +354,21 @@ class Population(Runs):
             time.sleep(0.005)
         return process.code is not None
 
+    def wait_for_end_of_run(self, run_id: str, timeout_s: float = 120) -> bool:
+        """Whether the session that is queued or goes on ends, however long the machine takes: nothing is done to it."""
+        member = next(member for member in self.everybody() if member.run_id == run_id)
+        began_at, run = time.monotonic(), self.fold(member)
+        number = 0 if run is None else run.newest_number + (run.waiter is not None)
+        while run is not None and not run.status.is_final and run.newest_number <= number:
+            if time.monotonic() > began_at + timeout_s:
+                return False
+            self.undo_due()
+            self.reap()
+            time.sleep(0.02)
+            run = self.fold(member)
+        self.note(f"{run_id} has ended {time.monotonic() - began_at:.1f} s after `stop` gave up")
+        return True
+
     def call_now(self, *words: object, is_real: bool = True) -> Process:
         """Run a command to its end."""
         process = self.spawn(*words, purpose="check", is_real=is_real)
