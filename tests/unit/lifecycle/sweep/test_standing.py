@@ -92,6 +92,21 @@ def conclusion(standing: Standing, found: Facts) -> list[SweepEntry]:
     return conclude(standing.spec, standing, standing.trials[0], found, NOW)
 
 
+def test_a_trial_that_was_asked_for_has_done_nothing():
+    """Its run was not seen yet; once it was, one that is gone was removed."""
+    (trial,) = fold(SPEC, [asked()]).trials
+    assert (trial.is_active, trial.is_made, trial.trained_s, trial.values, trial.status) == (True, False, 0.0, (), None)
+    assert (trial.has_metric, trial.last.is_strict, trial.last.is_check) == (False, False, False)
+    assert fold(SPEC, [asked()]).candidates[0].can_resume
+    (trial,) = fold(SPEC, [asked(), Made(at=NOW, trial=0)]).trials
+    assert trial.is_made
+
+
+def test_the_value_of_a_trial_is_that_of_its_last_rung():
+    (trial,) = fold(SPEC, [asked(), ended(value=0.5), promoted(), ended(rung=1, value=0.9)]).trials
+    assert (trial.value, trial.values) == (0.9, (0.5, 0.9))
+
+
 # -- rungs in steps
 
 
@@ -229,9 +244,22 @@ def test_an_interrupted_rung_is_continued_twice():
         standing = checked(asked(), *[entry] * number)
         sessions.append(a_session(number + 1, entry.request_id, status=Status.INTERRUPTED, elapsed_s=1.0, offered="c"))
         entries = conclusion(standing, facts(*sessions))
+        assert isinstance(entries[0], Continued) is (number == 1)
     (last,) = entries
     assert isinstance(last, Ended)
     assert (last.value, "interrupted 3 times" in (last.reason or "")) == (None, True)
+
+
+@pytest.mark.parametrize(
+    ("timebox_s", "left_s", "goes_on"), [(10.0, 1.0, True), (10.0, 0.9, False), (100.0, 5.0, True), (100.0, 4.9, False)]
+)
+def test_the_last_seconds_of_a_rung_are_not_worth_a_session(timebox_s: float, left_s: float, goes_on: bool):
+    """Less than one, or than a twentieth of it."""
+    session = a_session(status=Status.INTERRUPTED, elapsed_s=timebox_s - left_s)
+    (entry,) = conclusion(checked(asked(timebox_s=timebox_s)), facts(session))
+    assert isinstance(entry, Continued if goes_on else Ended)
+    (entry,) = conclusion(checked(asked(timebox_s=timebox_s)), facts(session, left_s=left_s))
+    assert isinstance(entry, Continued if goes_on else Ended)
 
 
 def test_an_interruption_before_the_first_checkpoint_starts_over():
