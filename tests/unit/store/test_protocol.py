@@ -427,8 +427,8 @@ def test_only_true_itself_makes_a_bar_that_of_an_optimizer_or_a_checkpoint_copie
     assert parse(b'{"event": "bar", "total": 0}') == Note(kind="bar", text='{"event": "bar", "total": 0}')
 
 
-@pytest.mark.parametrize("key", ["emergency", "weights_only"])
-def test_only_true_itself_makes_an_emergency_or_bare_weights(key: str):
+@pytest.mark.parametrize("key", ["emergency", "kept", "weights_only"])
+def test_only_true_itself_marks_a_checkpoint(key: str):
     for value, is_meant in (("true", True), ("1", False), ('"true"', False)):
         event = parse(f'{{"event": "checkpoint_saved", "path": "a", "{key}": {value}}}'.encode())
         assert event == CheckpointSaved(path="a", step=None, **{f"is_{key}": is_meant})

@@ -143,11 +143,6 @@ class Standing(Record, frozen=True):
         return [trial.for_rule(self.spec.rules) for trial in self.searched]
 
     @property
-    def spent_s(self) -> float:
-        """Seconds of training that were recorded."""
-        return sum(trial.trained_s for trial in self.trials)
-
-    @property
     def trained_without_metric(self) -> int:
         """How many trials have trained without an error since the sweep began, if none reported the metric; else 0."""
         if any(trial.has_metric for trial in self.trials):

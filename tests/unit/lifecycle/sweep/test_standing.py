@@ -98,8 +98,15 @@ def test_a_trial_that_was_asked_for_has_done_nothing():
     assert (trial.is_active, trial.is_made, trial.trained_s, trial.values, trial.status) == (True, False, 0.0, (), None)
     assert (trial.has_metric, trial.last.is_strict, trial.last.is_check) == (False, False, False)
     assert fold(SPEC, [asked()]).candidates[0].can_resume
+    assert not fold(SPEC, [asked()]).is_checked
     (trial,) = fold(SPEC, [asked(), Made(at=NOW, trial=0)]).trials
     assert trial.is_made
+
+
+def test_a_trial_is_active_until_its_rung_has_ended():
+    standing = fold(SPEC, [asked(), ended(), promoted(), asked(1), asked(2), ended(2)])
+    assert [trial.number for trial in standing.active] == [0, 1]
+    assert [one.active_rung for one in standing.candidates] == [1, 0, None]
 
 
 def test_the_value_of_a_trial_is_that_of_its_last_rung():
@@ -464,7 +471,9 @@ def test_a_failed_trial_that_reported_the_metric_has_it():
 
 def test_trials_without_the_metric():
     """As long as none has it."""
-    assert fold(SPEC, [asked(), ended(value=None)]).trained_without_metric == 1
+    assert fold(SPEC, [asked(), ended(value=None), asked(1)]).trained_without_metric == 1
+    failed = ended(1, value=None, status=Status.FAILED)
+    assert fold(SPEC, [asked(), ended(value=None), asked(1), failed]).trained_without_metric == 1
     assert fold(SPEC, [asked(), ended(value=None), asked(1), ended(1)]).trained_without_metric == 0
 
 
