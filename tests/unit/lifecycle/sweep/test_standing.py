@@ -488,6 +488,16 @@ def test_repeats_rank_before_single_values():
     assert standing.best is not None
     assert standing.best.number == 1
     assert len(standing.searched) == 2
+    assert standing.ties == [0]  # two seeds tell nothing
+
+
+def test_the_best_has_repeats_that_did_not_fail():
+    """However the trial whose repeats failed was ranked before."""
+    entries = [asked(), ended(value=0.9), asked(1), ended(1, value=0.8)]
+    entries += [asked(2, repeats=0, seed=1, source="confirm"), asked(3, repeats=1, seed=1, source="confirm")]
+    entries += [ended(2, value=None, status=Status.FAILED), ended(3, value=0.1)]
+    assert getattr(fold(SPEC, entries).best, "number", None) == 1
+    assert getattr(fold(SPEC, entries[:-1]).best, "number", None) == 0
 
 
 def test_a_repeat_has_the_value_of_its_seed():
