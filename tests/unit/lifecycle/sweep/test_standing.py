@@ -419,6 +419,8 @@ def test_the_same_error_of_the_first_three_trials():
     ]
     assert fold(SPEC, failed).same_failure == "ValueError"
     assert fold(SPEC, failed[:4]).same_failure is None
+    for third in (ended(2, value=None, reason="ValueError"), ended(2, value=None, status=Status.FAILED)):
+        assert fold(SPEC, [*failed[:5], third]).same_failure is None
     assert fold(SPEC, [asked(9), ended(9), *failed]).same_failure is None
     again = [*failed, Finished(at=NOW, reason="x", exit_code=66), Began(at=NOW, pid=1, host="h")]
     assert fold(SPEC, again).same_failure is None
