@@ -109,6 +109,26 @@ def test_a_trial_is_active_until_its_rung_has_ended():
     assert [one.active_rung for one in standing.candidates] == [1, 0, None]
 
 
+def test_what_cannot_be_promoted_is_not_resumed():
+    """And is active no more; a rung that goes on in another session is."""
+    refused = NotPromoted(at=NOW, trial=0, request_id="r0-1", reason="no checkpoint")
+    (trial,) = fold(SPEC, [asked(), ended(), promoted(), refused]).trials
+    assert (trial.is_active, trial.can_resume, trial.reason) == (False, False, "no checkpoint")
+    again = Continued(at=NOW, trial=0, rung=0, request_id="r0-1", timebox_s=1.0, reason="interrupted", is_check=True)
+    (trial,) = fold(SPEC, [asked(), ended(), again]).trials
+    assert (trial.is_active, trial.last.is_check, trial.last.is_strict) == (True, True, True)
+    assert fold(SPEC, [asked(), ended(), promoted()]).trials[0].last.is_strict
+    anew = msgspec.structs.replace(SPEC, from_scratch=True)
+    assert not fold(anew, [asked(), ended(), promoted()]).trials[0].last.is_strict
+
+
+def test_what_users_add_is_tried_in_their_order():
+    """One by one; what a sampler proposed meanwhile takes none of it."""
+    added = [Added(at=NOW, params={"lr": text}, by="me") for text in ("0.1", "0.2", "0.3")]
+    assert fold(SPEC, [*added, asked()]).added == tuple(added)
+    assert fold(SPEC, [*added, asked(source="added")]).added == tuple(added[1:])
+
+
 def test_the_value_of_a_trial_is_that_of_its_last_rung():
     (trial,) = fold(SPEC, [asked(), ended(value=0.5), promoted(), ended(rung=1, value=0.9)]).trials
     assert (trial.value, trial.values) == (0.9, (0.5, 0.9))
