@@ -122,6 +122,13 @@ def test_what_cannot_be_promoted_is_not_resumed():
     assert not fold(anew, [asked(), ended(), promoted()]).trials[0].last.is_strict
 
 
+def test_a_script_that_was_changed_is_seen():
+    """By the checksums of what sessions executed; where there is none, nothing is known."""
+    entries = [asked(), ended(script_sha256="a"), asked(1), ended(1), asked(2), ended(2, script_sha256="a")]
+    assert fold(SPEC, entries).scripts == {"a"}
+    assert fold(SPEC, [*entries, asked(3), ended(3, script_sha256="b")]).scripts == {"a", "b"}
+
+
 def test_what_users_add_is_tried_in_their_order():
     """One by one; what a sampler proposed meanwhile takes none of it."""
     added = [Added(at=NOW, params={"lr": text}, by="me") for text in ("0.1", "0.2", "0.3")]
