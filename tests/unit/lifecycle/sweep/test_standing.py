@@ -219,6 +219,14 @@ def test_a_failure_is_worst_and_the_end():
         assert entry.reason == "ValueError: x"
 
 
+def test_a_trial_that_was_retried_is_what_its_last_session_came_to():
+    """All of them were asked for by one request."""
+    failed = a_session(1, status=Status.FAILED, elapsed_s=2.0)
+    (entry,) = conclusion(checked(asked()), facts(failed, a_session(2, elapsed_s=8.0)))
+    assert isinstance(entry, Ended)
+    assert (entry.status, entry.value, entry.trained_s) == (Status.TIMEBOXED, 0.7, 10.0)
+
+
 def test_what_the_user_stops_or_completes_is_not_resumed():
     """Its value counts."""
     for session in (
