@@ -310,6 +310,9 @@ def test_an_interruption_before_the_first_checkpoint_starts_over():
     (entry,) = conclusion(checked(asked()), facts(session, has_checkpoint=False))
     assert isinstance(entry, Continued)
     assert (entry.timebox_s, entry.is_strict) == (10.0, False)
+    (entry,) = conclusion(checked(asked()), facts(a_session(status=Status.INTERRUPTED, elapsed_s=0.0)))
+    assert isinstance(entry, Continued)
+    assert entry.timebox_s == 10.0
 
 
 def test_what_the_sweeper_stopped_is_continued_as_often_as_it_is_stopped():
