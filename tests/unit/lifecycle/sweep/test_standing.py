@@ -98,7 +98,10 @@ def test_a_trial_that_was_asked_for_has_done_nothing():
     assert (trial.is_active, trial.is_made, trial.trained_s, trial.values, trial.status) == (True, False, 0.0, (), None)
     assert (trial.has_metric, trial.last.is_strict, trial.last.is_check) == (False, False, False)
     assert fold(SPEC, [asked()]).candidates[0].can_resume
-    assert not fold(SPEC, [asked()]).is_checked
+    standing = fold(SPEC, [asked()])
+    assert (standing.is_checked, standing.is_stop_asked) == (False, False)
+    assert fold(SPEC, [StopAsked(at=NOW, by="me")]).is_stop_asked
+    assert not fold(SPEC, [StopAsked(at=NOW, by="me"), Began(at=NOW, pid=1, host="h")]).is_stop_asked
     (trial,) = fold(SPEC, [asked(), Made(at=NOW, trial=0)]).trials
     assert trial.is_made
 
