@@ -21,21 +21,28 @@ from contextlib import suppress
 from pathlib import Path
 
 import hypothesis
-import msgspec  # noqa: F401  as the next two: what tests import besides Backprop, which a fork has already
+import msgspec  # noqa: F401  as the next ones: what tests import besides Backprop, which a fork has already
 import numpy as np  # noqa: F401
 import psutil  # noqa: F401
 import pytest
+import scipy.special
+import scipy.stats  # noqa: F401
 
 ROOT = Path(__file__).parent.parent
 MODULES = {  # what is mutated: its functions and constants (all of them, if none is named); test_X.py must notice
     "governor/start_policy.py": "",
     "governor/run_policy.py": "",
-    "supervisor/stop_ladder.py": "",
+    "supervisor/stop_ladder.py": "TERMINATE_AFTER MAX_NOTICE MIN_NOTICE_S Rung _MAY_SAVE Ladder at_timebox after_training "
+    "at_request warned at_interrupt at_once shifted",
     "store/output/protocol.py": "",
     "store/checkpoints.py": "",
     "store/journal/fold.py": "fold fold_on _add_session _enqueue _end_without_a_session _change_session _note_read "
     "_note_request _pause_session _continue_session _end_session gpu_counts",
     "lifecycle/continuation.py": "Attempt after _after_failure _is_same_place _used _backoff_s MAX_BACKOFF_S _WORTH_A_RETRY_S",
+    "lifecycle/sweep/rule.py": "",
+    "lifecycle/sweep/planning.py": "",
+    "lifecycle/sweep/standing.py": "",
+    "lifecycle/significance.py": "",
 }
 WORKERS = 2
 OPTIONS = ["-xq", "--assert=plain", "-pno:cacheprovider", "--hypothesis-seed=0", "--hypothesis-profile=mutation"]
@@ -129,7 +136,7 @@ def start(package: Path, module: str, text: str, cpu_s: float) -> int:
         os.environ["PYTHONPATH"] = str(package.parent)
         sys.path.insert(0, str(package.parent))
         folder, *_, name = Path(module).with_suffix("").parts
-        tests = ROOT / f"tests/unit/{folder}/test_{'journal' if name == 'fold' else name}.py"
+        (tests,) = (ROOT / "tests/unit" / folder).rglob(f"test_{'journal' if name == 'fold' else name}.py")
         code = pytest.main([*OPTIONS, f"--basetemp={package.parent / 'tests'}", str(tests)], [OneExampleFirst()])
     finally:
         os._exit(code)

@@ -27,6 +27,7 @@ from tests.chaos.actions import ACTIONS, Step, plan
 from tests.chaos.checks import check_front, check_instant, check_reindex, check_rest, judge_command, wait_for_rest
 from tests.chaos.model import Deed
 from tests.chaos.population import SLOTS, Member, Population, Process, preload
+from tests.chaos.sweep import MAX_ROUNDS
 from tests.slurm.cluster import missing_programs
 
 ROUND_STEPS = 100
@@ -90,6 +91,8 @@ class Chaos:
         self._began_at = time.monotonic()
         self._population = Population(folder, self._note)
         self._done: Counter[str] = Counter()
+        self._sweep_ends: Counter[str] = Counter()
+        self._trials = 0  # of sweeps that were removed
         self._checks = 0
         self._findings: list[str] = []
         self._blamed: list[Member] = []
@@ -164,6 +167,7 @@ class Chaos:
                 self._note(f"{step.action}: {done}")
                 break
         self._attend()
+        population.look_for_sweeper()
         check_instant(population, self._found)
         until = time.monotonic() + step.pause_s
         while time.monotonic() < until:
@@ -189,6 +193,8 @@ class Chaos:
         population.adopt_guests()
         self._end_viewers({"view"}, signal.SIGKILL)
         rng = random.Random(f"{self._options.seed}/{self._round}")
+        self._end_sweep(rng.random())
+        population.adopt_guests()
         ways = {slot: rng.random() for slot in range(len(population.members))}
         for slot, member in enumerate(population.everybody()):
             self._end(member, ways.get(slot, 0.0))
@@ -197,6 +203,7 @@ class Chaos:
             population.adopt_guests()
             for member in population.everybody():
                 self._end(member, 0.0)
+        population.adopt_guests()
         self._end_viewers({"page"}, signal.SIGTERM if rng.random() < 0.5 else signal.SIGKILL)
         self._attend()
         if alive:
@@ -205,6 +212,30 @@ class Chaos:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, signal.SIGKILL)
             wait_for_rest(population, 10.0)
+
+    def _end_sweep(self, way: float) -> None:
+        """Let nobody drive the sweep any more; its trials go on."""
+        population = self._population
+        deadline = time.monotonic() + REST_S
+        interrupted: set[int] = set()
+        while population.fronts_of_sweep() or population.sweeper() is not None:
+            self._attend()
+            pid = population.sweeper()
+            if pid is not None:
+                if way < 0.4:
+                    population.send(pid, signal.SIGKILL)
+                elif way < 0.7:
+                    population.call_now("sweep", "stop", population.sweep.name, is_real=False)
+                elif pid not in interrupted:
+                    interrupted.add(pid)
+                    population.send(pid, signal.SIGINT)
+            if time.monotonic() > deadline:
+                self._found(None, f"after {REST_S:g} s the sweep is still driven by {pid}")
+                for process in population.fronts_of_sweep():
+                    population.send(process.pid, signal.SIGKILL)
+                if pid is not None:
+                    population.send(pid, signal.SIGKILL)
+            time.sleep(0.02)
 
     def _end_viewers(self, purposes: set[str], number: signal.Signals) -> None:
         """End who looks on, and wait until they have ended: what the next one finds is its alone."""
@@ -264,19 +295,39 @@ class Chaos:
             member.died_open.clear()
             member.trainers_killed.clear()
             folder = population.rundir(member.run_id)
-            if member in self._blamed or (member.is_doomed and not folder.exists()):
+            if member.is_trial and member in self._blamed:
+                population.sweep.is_doomed = True
+            elif member in self._blamed or (member.is_doomed and not folder.exists()):
                 shutil.rmtree(folder, ignore_errors=True)
                 population.replace(member)
                 continue
             member.is_doomed = False
+            if member.is_trial:
+                continue
             if member.is_guest or member.checked > MAX_SESSIONS:
                 population.call_now("rm", member.run_id, "--yes", is_real=False)
                 population.replace(member)
+        self._tidy_sweep()
         self._blamed.clear()
         population.ended.clear()
         for path in [*population.calls.iterdir(), *population.home.glob("*.corrupt-*")]:
             if not any(process.files.name == path.stem for process in population.processes.values()):
                 path.unlink(missing_ok=True)
+
+    def _tidy_sweep(self) -> None:
+        sweep = self._population.sweep
+        sweep.killed_commands.clear()
+        self._population.sweep_drivers.clear()
+        sweep.rounds += sweep.spec() is not None
+        if not (sweep.is_doomed or sweep.finished() is not None or sweep.rounds > MAX_ROUNDS):
+            return
+        self._note(f"{sweep.name} is removed: {sweep.finished()}")
+        self._trials += len(sweep.run_ids())
+        end = sweep.finished()
+        self._sweep_ends["not at its end" if end is None else f"exit code {end.exit_code}"] += 1
+        for process in self._population.remove_sweep():
+            if process.code != 0:
+                self._found(None, f"{process} exited with {process.code}:\n{process.stderr[-1000:]}")
 
     # -- words
 
@@ -298,8 +349,9 @@ class Chaos:
             (place / f"{one.run_id}.txt").write_text(f"{one}\n")
             with contextlib.suppress(OSError, shutil.Error):
                 shutil.copytree(self._population.rundir(one.run_id), place / one.run_id)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, shutil.Error):
             shutil.copy(self._population.home / "index.db", place)
+            shutil.copytree(self._population.home / "sweeps", place / "sweeps")
         if member is not None and member not in self._blamed:
             self._blamed.append(member)
 
@@ -316,6 +368,8 @@ class Chaos:
                 f"{title} ({count}, {count / duration_s:.1f}/s):",
                 ", ".join(f"{name} {n}" for name, n in sorted(some.items())),
             )
+        ends = ", ".join(f"{name} {count}" for name, count in sorted(self._sweep_ends.items())) or "none ended"
+        print(f"sweeps: {ends}; trials: {self._trials}")
         for text in missing:
             print(f"did not take part: {text}")
         print(f"records compared: {self._checks}; findings: {len(self._findings)}")

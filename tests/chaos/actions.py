@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from tests.chaos import clock
+from tests.chaos import clock, sweep_actions
 from tests.chaos.model import Deed, expected_checkpoint
 from tests.chaos.population import SLOTS, Member, Population
 from tests.slurm.cluster import NODES
@@ -276,6 +276,10 @@ def suspend_trainer(population: Population, member: Member, step: Step) -> str |
     return _suspend(population, population.trainer_of(member), step, f"trainer of {member.run_id}")
 
 
+def suspend_sweeper(population: Population, member: Member, step: Step) -> str | None:
+    return _suspend(population, population.sweeper(), step, "sweeper")
+
+
 def _suspend(population: Population, pid: int | None, step: Step, whose: str) -> str | None:
     if pid is None or not population.send(pid, signal.SIGSTOP):
         return None
@@ -297,7 +301,9 @@ def tear_checkpoint(population: Population, member: Member, step: Step) -> str |
     if run is None or run.last_session is None or population.supervisor_of(member) is not None or member.is_doomed:
         return None
     pid = run.last_session.trainer_pid
-    if (pid is not None and population.is_ours(pid)) or population.is_held(member):
+    if (pid is not None and population.is_ours(pid)) or population.is_held(
+        population.rundir(member.run_id) / "journal.jsonl"
+    ):
         return None  # it may be saving another one, or somebody have chosen already
     saved = [
         (session.number, path)
@@ -506,6 +512,21 @@ ACTIONS: dict[str, Action] = {
     "read-only home": Action(0.5, read_only),
     "clock step": Action(2, step_clock),
     "checkpoint cut short": Action(3, tear_checkpoint),
+    "start or resume sweep": Action(7, sweep_actions.sweep, is_fault=False),
+    "sweep tick": Action(1, sweep_actions.tick, is_fault=False),
+    "sweep stop": Action(0.6, sweep_actions.stop, is_fault=False),
+    "sweep add": Action(0.5, sweep_actions.add, is_fault=False),
+    "look at sweep": Action(1.5, sweep_actions.look, is_fault=False),
+    "stop trial": Action(0.3, sweep_actions.of_a_trial(stop), is_fault=False),
+    "pause trial": Action(0.3, sweep_actions.of_a_trial(pause), is_fault=False),
+    "kill sweeper": Action(4, sweep_actions.kill_sweeper),
+    "SIGINT or SIGTERM sweeper": Action(0.8, sweep_actions.signal_sweeper),
+    "SIGSTOP sweeper": Action(0.8, suspend_sweeper),
+    "kill supervisor of trial": Action(5, sweep_actions.of_a_trial(kill_supervisor)),
+    "kill trial": Action(2.5, sweep_actions.of_a_trial(kill_trainer)),
+    "kill tree of trial": Action(2, sweep_actions.of_a_trial(kill_tree)),
+    "SIGTERM or SIGHUP trial": Action(0.5, sweep_actions.of_a_trial(terminate)),
+    "SIGSTOP trial": Action(0.5, sweep_actions.of_a_trial(suspend_supervisor)),
     "start or resume on Slurm": Action(6, wake_on_slurm, is_fault=False, needs_slurm=True),
     "kill front of a Slurm job": Action(2.5, kill_slurm_front, needs_slurm=True),
     "kill supervisor in a Slurm job": Action(2.5, kill_job_supervisor, needs_slurm=True),

@@ -16,10 +16,12 @@ import psutil
 
 from backprop import host
 from backprop.governor.run_queue import RunQueue
-from backprop.records import Run, Status
+from backprop.lifecycle.sweep.journal import Ended
+from backprop.records import Run, Session, Status, StopReason
 from backprop.store.index import Index
 from backprop.store.journal.entries import NotContinued, PauseRequested, Refused, SessionEnded
 from tests.chaos import model
+from tests.chaos import sweep as sweeps
 from tests.chaos.model import MACHINE, Deed, Facts
 from tests.chaos.output import Output
 from tests.chaos.population import MAX_PARALLEL, Member, Population, Process, lines_of
@@ -45,6 +47,9 @@ def judge_command(population: Population, process: Process, found: Found) -> Non
         return
     if process.purpose == "front":
         return  # by its run's record: see check_front
+    if process.words[0] == "sweep":
+        _judge_sweep_command(population, process, found)
+        return
     faults = population.faults_since(process.started_at)
     allowed = _allowed_codes(process.words, has_faults=bool(faults))
     if (
@@ -59,8 +64,9 @@ def judge_command(population: Population, process: Process, found: Found) -> Non
         and "has not stopped yet" in stderr
         and not faults
         and population.suspended_until < process.started_at
+        and not population.wait_for_end_of_run(process.words[1])
     ):
-        found(process.member, f"{process} was not heard, and nobody stood still:\n{stderr[-1000:]}")
+        found(process.member, f"{process} is not heard, and nobody stood still:\n{stderr[-1000:]}")
     is_excused = allowed is not None and code == 2 and 2 not in (_allowed_codes(process.words, has_faults=False) or ())
     if is_excused and faults and not model.names_fault(stderr):
         found(process.member, f"{process} exited with 2, and does not say what is wrong:\n{stderr[-1000:]}")
@@ -71,6 +77,32 @@ def judge_command(population: Population, process: Process, found: Found) -> Non
             json.loads(process.stdout)
         except ValueError:
             found(process.member, f"{process} printed what is no JSON:\n{process.stdout[-500:]}")
+
+
+def _judge_sweep_command(population: Population, process: Process, found: Found) -> None:
+    """What a command of `backprop sweep` exits with."""
+    code, verb = process.code or 0, process.words[1]
+    if signal.SIGINT in process.sent and model.was_interrupted_early(code, process.stderr):
+        return
+    faults = population.faults_since(process.started_at)
+    is_driving = process.purpose == "sweep" or verb == "tick"
+    allowed = {0}
+    if is_driving:
+        allowed |= population.sweep.ends()
+    if is_driving or verb in {"stop", "rm"}:
+        allowed.add(75)  # another process drives it
+    if process.purpose == "sweep" and (process.sent & {signal.SIGINT, signal.SIGTERM}):
+        allowed.add(130)
+    if verb in {"best", "ask", "add"}:
+        allowed.add(2)  # there is none yet, or it is over
+    if faults:
+        allowed |= {2, 75}
+    if code not in allowed:
+        found(None, f"{process} exited with {code}, not one of {sorted(allowed)}:\n{process.stderr[-1500:]}")
+    elif code == 2 and faults and verb not in {"best", "ask", "add"} and not model.names_fault(process.stderr):
+        found(None, f"{process} exited with 2, and does not say what is wrong:\n{process.stderr[-1000:]}")
+    elif code == 75 and "another process" in process.stderr and not population.has_other_driver(process):
+        found(None, f"{process} says that another process drives the sweep, and none does:\n{process.stderr[-1000:]}")
 
 
 def _has_crashed(code: int, stderr: str, *, is_front: bool, was_interrupted: bool) -> bool:
@@ -195,6 +227,7 @@ def check_rest(population: Population, found: Found) -> int:
     if is_index_spoiled and not _is_sound(population.home / "index.db"):
         population.call_now("reindex")  # the damage lies where `list` need not read
     members = population.everybody()
+    _check_sweep(population, found)
     with closing(Index(population.home / "index.db", 10)) as index:
         for member in members:
             _check_member(population, member, documents.get(member.run_id), snapshot.get(member.run_id), index, found)
@@ -228,6 +261,41 @@ def _check_nothing_left(population: Population, found: Found) -> None:
     line = RunQueue(population.place.line_path, host.name())
     if entries := line.read():
         found(None, f"nothing goes on, and there are living tickets: {entries}")
+
+
+def _check_sweep(population: Population, found: Found) -> None:
+    """The record of the sweep, when nobody drives it."""
+    spec = population.sweep.spec()
+    if spec is None:
+        return
+    runs: dict[str, Run] = {}
+    outputs: dict[str, dict[int, Output]] = {}
+    stopped = population.sweep.stopped_ids()
+    for member in population.guests:
+        run = population.fold(member)
+        if run is None or run.spec.sweep is None or run.spec.sweep.id != spec.id:
+            continue
+        runs[member.run_id], outputs[member.run_id] = run, _outputs(population, member, run)
+        member.stopped_sessions = {one.number for one in run.sessions if one.request_id in stopped}
+        member.is_stopped = any(one.rpartition("-")[0] == run.spec.id or one == run.spec.id for one in stopped)
+    for problem in sweeps.problems(spec, population.sweep.entries(), runs, outputs):
+        found(None, f"sweep {spec.name}: {problem}")
+        population.sweep.is_doomed = True
+    shown = population.call_now("sweep", "status", spec.name, "--json")
+    if shown.code != 0:
+        found(None, f"sweep status exited with {shown.code}:\n{shown.stderr[-1000:]}")
+        return
+    document = json.loads(shown.stdout)
+    elapsed_s = sum(session.elapsed_s or 0.0 for run in runs.values() for session in run.sessions)
+    if abs(document["spent_s"] - elapsed_s) > 0.01:
+        of_runs = {run_id: [one.elapsed_s for one in run.sessions] for run_id, run in runs.items()}
+        ended = [(one.trial, one.trained_s) for one in population.sweep.entries() if isinstance(one, Ended)]
+        told = f"says that {document['spent_s']} s are spent; its runs: {of_runs}; its journal: {ended}"
+        found(None, f"sweep {spec.name} {told}")
+    if document["state"] in {"running", "stopping"}:
+        found(None, f"sweep {spec.name} is {document['state']}, and nobody drives it")
+    if document["script_changed"]:
+        found(None, f"sweep {spec.name} says that its script was changed")
 
 
 def _check_member(
@@ -317,22 +385,14 @@ def _session_problems(population: Population, member: Member, run: Run, outputs:
     problems: list[str] = []
     deeds = _deeds(member)
     if not run.sessions:
-        allowed = model.permitted_without_session(deeds)
+        allowed = model.permitted_without_session(deeds | ({Deed.STOP} if member.is_stopped else frozenset()))
         if run.status not in allowed:
             problems.append(f"it is {run.status.value} ({run.reason}) without a session; {_told(allowed, deeds)}")
     reported = [(number, path) for number, output in outputs.items() for _, path in output.saved]
     for session in run.sessions[member.checked :]:
         output = outputs[session.number]
-        met = {
-            happening.deed
-            for happening in member.happenings
-            if happening.from_session <= session.number <= (happening.to_session or session.number)
-            and (happening.deed is not Deed.KILL_SUPERVISOR or happening.pid == session.supervisor_pid)
-        }
-        if session.trainer_pid not in member.trainers_killed:
-            met.discard(Deed.KILL_TRAINER)
         facts = Facts(
-            deeds=frozenset(met),
+            deeds=_deeds_that_met(member, session),
             has_counted=output.has_counted,
             is_on_slurm=member.is_on_slurm,
             crash_code=output.crash_code,
@@ -347,7 +407,8 @@ def _session_problems(population: Population, member: Member, run: Run, outputs:
             problems.append(f"{name} failed with {session.exit_code} ({session.reason}); {_told(allowed, facts.deeds)}")
         elif not model.is_explained(session.status, session.reason, facts.deeds):
             problems.append(f"{name} is {session.status.value}, and its reason is {session.reason!r}")
-        if session.status is Status.TIMEBOXED and (session.elapsed_s or 0) < session.timebox_s - 0.01:
+        is_by_time = session.status is Status.TIMEBOXED and session.stopped_by is not StopReason.STEP
+        if is_by_time and (session.elapsed_s or 0) < session.timebox_s - 0.01:
             problems.append(f"{name} was ended after {session.elapsed_s} s of {session.timebox_s} s")
         expected = model.expected_checkpoint(reported, member.torn, session.number)
         if session.offered != expected:
@@ -358,6 +419,21 @@ def _session_problems(population: Population, member: Member, run: Run, outputs:
                 problems.append(f"the trainer of {name} was given {output.started}, not {expected}")
     problems += _continuation_problems(member, run)
     return problems
+
+
+def _deeds_that_met(member: Member, session: Session) -> frozenset[Deed]:
+    """What was done that may have met this session."""
+    met = {
+        happening.deed
+        for happening in member.happenings
+        if happening.from_session <= session.number <= (happening.to_session or session.number)
+        and (happening.deed is not Deed.KILL_SUPERVISOR or happening.pid == session.supervisor_pid)
+    }
+    if session.number in member.stopped_sessions:
+        met.add(Deed.STOP)
+    if session.trainer_pid not in member.trainers_killed:
+        met.discard(Deed.KILL_TRAINER)
+    return frozenset(met)
 
 
 def _continuation_problems(member: Member, run: Run) -> list[str]:
@@ -411,8 +487,20 @@ def check_reindex(population: Population, found: Found) -> None:
     after = population.call_now("list", "--json").stdout
     if done.code != 0:
         found(None, f"reindex exited with {done.code}:\n{done.stderr[-1000:]}")
-    elif json.loads(before) != json.loads(after):
-        found(None, "list says something else after reindex")
+    elif there := _changes(json.loads(before), json.loads(after)):
+        found(None, f"list says something else after reindex (before, after): {there}")
+
+
+def _changes(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """Where two lists of runs differ: run, field, and what each has there."""
+    if [one["id"] for one in before] != [one["id"] for one in after]:
+        return [("runs", [one["id"] for one in before], [one["id"] for one in after])]
+    return [
+        (old["id"], name, old.get(name), new.get(name))
+        for old, new in zip(before, after, strict=True)
+        for name in old.keys() | new.keys()
+        if old.get(name) != new.get(name)
+    ]
 
 
 def wait_for_rest(population: Population, timeout_s: float) -> list[str]:
@@ -422,6 +510,8 @@ def wait_for_rest(population: Population, timeout_s: float) -> list[str]:
         population.reap()
         alive = [m.run_id for m in population.everybody() if population.supervisor_of(m) is not None]
         alive += [str(p) for p in population.processes.values() if p.purpose != "page"]
+        alive += [f"sweeper {pid}" for pid in (population.sweeper(),) if pid is not None]
+        alive += [f"starts a trial: {pid}" for pid in population.starters()]
         alive += [f"Slurm's job {job}" for job in population.jobs()]
         if not alive or time.monotonic() > deadline:
             return alive

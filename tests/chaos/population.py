@@ -30,6 +30,7 @@ from backprop.store.journal.entries import Entry
 from backprop.store.journal.fold import fold
 from tests.chaos.model import Deed
 from tests.chaos.output import Output, read_output
+from tests.chaos.sweep import Sweep
 from tests.chaos.trainer import TRAINER
 from tests.conftest import BACKPROP, Runs
 from tests.slurm.cluster import Cluster
@@ -49,11 +50,12 @@ class Process:
 
     pid: int
     words: tuple[str, ...]
-    purpose: str  # front, order, view, page
+    purpose: str  # front, sweep, order, view, page
     member: "Member | None"
     started_at: float
     files: Path  # of its stdout and stderr, without the suffix
     sent: set[signal.Signals] = field(default_factory=set)
+    ended_at: float | None = None
     code: int | None = None  # minus the signal's number where one ended it
 
     @property
@@ -98,6 +100,7 @@ class Member:
     sessions: int = 1
     is_notified: bool = False
     is_guest: bool = False  # its id was Backprop's choice
+    is_trial: bool = False  # of the sweep
     is_on_slurm: bool = False
     checked: int = 0  # sessions that were found in order
     happenings: list[Happening] = field(default_factory=list)
@@ -106,6 +109,8 @@ class Member:
     torn: dict[str, int] = field(default_factory=dict)  # path -> the first session after that
     is_new: bool = True  # nothing was ever started
     is_doomed: bool = False  # it is being removed
+    stopped_sessions: set[int] = field(default_factory=set)  # by the sweep
+    is_stopped: bool = False  # by the sweep, in one of its sessions or in the queue
     outputs: dict[int, "Output"] = field(default_factory=dict)  # of the sessions that were found in order
 
 
@@ -131,10 +136,14 @@ class Population(Runs):
         )  # fmt: skip
         self.members: list[Member] = [self._new(slot, 0) for slot in range(SLOTS)]
         self.guests: list[Member] = []
+        self.sweep = Sweep(self.place, "sweep-0")
+        self.sweep_drivers: list[Process] = []  # commands that drive the sweep, or did in this round
+        self.sweep_driven_at = 0.0  # when one was seen last
         self.cluster: Cluster | None = None
         self.slurm_members: list[Member] = []  # one, where there is a cluster
         self._generations = [0] * SLOTS
         self._slurm_generation = 0
+        self._sweep_generation = 0
         self.processes: dict[int, Process] = {}
         self._codes: dict[int, int] = {}
         self._serial = 0
@@ -192,20 +201,60 @@ class Population(Runs):
         doomed = {member.run_id for member in self.everybody() if member.is_doomed}
         return run_id not in doomed and self.rundir(run_id).exists()
 
-    def adopt_guests(self) -> None:
+    def adopt_guests(self, *, only_trials: bool = False) -> None:
         """Take in the runs whose ids were Backprop's choice."""
         known = {member.run_id for member in (*self.members, *self.guests, *self.slurm_members)}
-        deeds = [fault.deed for fault in self.machine_faults]
-        deeds += [Deed.KILL_SUPERVISOR] if self.is_vary_killed else []
-        for run_id in self.place.run_ids():
-            if run_id not in known:
-                self.guests.append(
-                    Member(
-                        run_id=run_id,
-                        is_guest=True,
-                        happenings=[Happening(deed, 0) for deed in deeds],
-                    )
-                )
+        faults = [fault.deed for fault in self.machine_faults]
+        trials = set(self.sweep.run_ids())
+        for run_id in trials if only_trials else self.place.run_ids():
+            if run_id not in known and self.rundir(run_id).exists():
+                is_trial = run_id in trials
+                is_killed = bool(self.sweep.killed_commands) if is_trial else self.is_vary_killed
+                deeds = [*faults, *([Deed.KILL_SUPERVISOR] if is_killed else [])]
+                happenings = [Happening(deed, 0) for deed in deeds]
+                self.guests.append(Member(run_id=run_id, is_guest=True, is_trial=is_trial, happenings=happenings))
+
+    def trials(self) -> list[Member]:
+        """The runs of the sweep, as far as they are adopted."""
+        return [member for member in self.guests if member.is_trial]
+
+    def fronts_of_sweep(self) -> list[Process]:
+        """Commands that drive the sweep or start who does, and have not ended."""
+        return [process for process in self.processes.values() if process.purpose == "sweep"]
+
+    def sweeper(self) -> int | None:
+        """The living process that drives the sweep."""
+        pid = self.sweep.sweeper_pid()
+        return pid if pid is not None and self.is_ours(pid) and self.is_held(self.sweep.journal_path()) else None
+
+    def look_for_sweeper(self) -> None:
+        """Remember that somebody drives the sweep now."""
+        if self.sweeper() is not None:
+            self.sweep_driven_at = time.monotonic()
+
+    def has_other_driver(self, process: Process) -> bool:
+        """Whether, while a command ran, another process drove the sweep."""
+        others = (one for one in self.sweep_drivers if one is not process)
+        return self.sweep_driven_at >= process.started_at or any(
+            one.ended_at is None or one.ended_at >= process.started_at for one in others
+        )
+
+    def starters(self) -> list[int]:
+        """Commands by which a sweeper that may be dead starts sessions; and those sessions' supervisors."""
+        return [process.pid for process in self.descendants() if "--request-id" in _words(process)]
+
+    def remove_sweep(self) -> list[Process]:
+        """The record of the sweep and its runs; another one comes in its place. The commands that removed them."""
+        done = []
+        if self.sweep.spec() is not None:
+            done.append(self.call_now("sweep", "rm", self.sweep.name, "--yes", is_real=False))
+        if any(self.rundir(member.run_id).exists() for member in self.trials()):
+            words = ("rm", "--filter", f"group={self.sweep.name}", "--yes")
+            done.append(self.call_now(*words, is_real=False))
+        self.guests = [member for member in self.guests if not member.is_trial]
+        self._sweep_generation += 1
+        self.sweep = Sweep(self.place, f"sweep-{self._sweep_generation}")
+        return done
 
     def wait_for_notifiers(self, timeout_s: float = 60) -> None:
         """Until everybody has been told of what has ended."""
@@ -239,6 +288,8 @@ class Population(Runs):
         os.close(out)
         os.close(err)
         made = self.processes[pid] = Process(pid, texts, purpose, member, time.monotonic(), files)
+        if purpose == "sweep" or texts[:2] in {("sweep", "tick"), ("sweep", "stop"), ("sweep", "rm")}:
+            self.sweep_drivers.append(made)
         return made
 
     def _become(self, words: Sequence[str], environment: dict[str, str], out: int, err: int, *, is_real: bool) -> None:
@@ -290,7 +341,7 @@ class Population(Runs):
                 self._codes[pid] = code
                 self.suspended.discard(pid)
                 if (process := self.processes.pop(pid, None)) is not None:
-                    process.code = code
+                    process.code, process.ended_at = code, time.monotonic()
                     ended.append(process)
                     self.ended.append(process)
         return ended
@@ -302,6 +353,21 @@ class Population(Runs):
             self.reap()
             time.sleep(0.005)
         return process.code is not None
+
+    def wait_for_end_of_run(self, run_id: str, timeout_s: float = 120) -> bool:
+        """Whether the session that is queued or goes on ends, however long the machine takes: nothing is done to it."""
+        member = next(member for member in self.everybody() if member.run_id == run_id)
+        began_at, run = time.monotonic(), self.fold(member)
+        number = 0 if run is None else run.newest_number + (run.waiter is not None)
+        while run is not None and not run.status.is_final and run.newest_number <= number:
+            if time.monotonic() > began_at + timeout_s:
+                return False
+            self.undo_due()
+            self.reap()
+            time.sleep(0.02)
+            run = self.fold(member)
+        self.note(f"{run_id} has ended {time.monotonic() - began_at:.1f} s after `stop` gave up")
+        return True
 
     def call_now(self, *words: object, is_real: bool = True) -> Process:
         """Run a command to its end."""
@@ -378,9 +444,9 @@ class Population(Runs):
         pids += [process.pid for process in self.fronts(member)]
         return next((pid for pid in pids if self.is_ours(pid)), None)
 
-    def is_held(self, member: Member) -> bool:
-        """Whether a process has its journal locked: one that the journal does not name yet, too."""
-        inode = (self.rundir(member.run_id) / "journal.jsonl").stat().st_ino
+    def is_held(self, journal: Path) -> bool:
+        """Whether a process has it locked: one that it does not name yet, too."""
+        inode = journal.stat().st_ino
         locks = (line.split() for line in Path("/proc/locks").read_text().splitlines())
         return any(words[1] == "FLOCK" and words[5].rpartition(":")[2] == str(inode) for words in locks)
 

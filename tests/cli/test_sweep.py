@@ -398,6 +398,16 @@ def test_a_sweep_ends_by_the_clock(stopped: Runs):
     check_whole(stopped)
 
 
+def test_what_ends_a_sweeper_in_the_background_is_said(runs: Runs):
+    """At once, by the command that started it, with what it said."""
+    assert sweep(runs, script="raise ValueError('no such data')").returncode == 66
+    (journal_path(runs).parent / "sweeper.log").mkdir()
+    done = runs.call("sweep", "resume", "s", "-d")
+    assert (done.returncode, "sweeper.log" in done.stderr, " within 30 s" in done.stderr) == (2, True, False), (
+        done.stderr
+    )
+
+
 def test_a_sweep_is_removed_without_its_runs(runs: Runs):
     """While no trial is active; then its name is free."""
     runs.script(TRAIN)

@@ -98,7 +98,8 @@ def _elapsed_s(rundir: RunDir, session: Session) -> float:
     """Training time of a session whose end was not seen: until its last output or heartbeat. An estimate."""
     signs = (rundir.out_path(session.number), rundir.err_path(session.number), rundir.control_path)
     last = max((path.stat().st_mtime for path in signs if path.exists()), default=0.0)
-    return session.trained_s(datetime.fromtimestamp(last, timezone.utc))
+    until = min(datetime.fromtimestamp(last, timezone.utc), datetime.now(timezone.utc))  # clocks may differ
+    return session.trained_s(until)
 
 
 def claim(home: Home, run: Run, say: Say, reader: RunReader | None = None) -> Journal:
@@ -153,7 +154,7 @@ def is_held(rundir: RunDir) -> bool:
     """Whether some process holds the run: whether its journal, as far as we can open it, is locked."""
     try:
         with closing(Journal(rundir.journal_path, is_read_only=True)) as journal:
-            return not journal.try_lock()
+            return journal.is_owned()
     except OSError:
         return False
 

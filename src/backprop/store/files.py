@@ -104,9 +104,8 @@ def open_to_append(path: Path) -> int:
     return fd
 
 
-def send_output_to(path: Path) -> None:
-    """Append the output of this process to this file from here on. Raises as `open_plain`."""
-    fd = open_to_append(path)
+def send_output_to(fd: int) -> None:
+    """Write the output of this process to this open file from here on; the descriptor itself is closed."""
     os.dup2(fd, 1)
     os.dup2(fd, 2)
     os.close(fd)

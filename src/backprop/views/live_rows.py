@@ -31,10 +31,12 @@ class GroupHead(NamedTuple):
 
     @property
     def name(self) -> str:
+        """The name of the group."""
         return str(self.row.value)
 
     @property
     def run_count(self) -> int:
+        """How many runs it has, of any status."""
         return sum(self.row.statuses.values())
 
 

@@ -65,6 +65,10 @@ def test_a_failure_is_tried_again_in_what_is_left_of_the_timebox():
     assert second.message == "retry 2 of 3 in 2 s, with 300 s left in its timebox"
 
 
+def test_a_failure_before_the_launch_takes_none_of_the_timebox():
+    assert after(request(retries=3), [failed(elapsed_s=None)]).timebox_s == 600
+
+
 def test_a_new_turn_has_a_whole_timebox_for_its_retries():
     """What failed in an earlier timebox does not count against this one."""
     attempts = [failed(5, elapsed_s=500), attempt(Status.TIMEBOXED, elapsed_s=100), failed(9, elapsed_s=50)]

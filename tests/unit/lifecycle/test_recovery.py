@@ -1,7 +1,11 @@
 """What is recorded of a run whose supervisor is dead. No process is needed."""
 
+import os
+import time
 from contextlib import closing
+from datetime import datetime, timedelta, timezone
 
+import msgspec
 import pytest
 
 from backprop.lifecycle import recovery
@@ -44,6 +48,18 @@ def test_a_run_whose_supervisor_died_between_two_sessions(rundir: RunDir):
     is_filed, run = reconciled(rundir, STARTED, TIMEBOXED, queued(2))
     assert is_filed
     assert (run.status, run.waiter, len(run.sessions)) == (Status.TIMEBOXED, None, 1)
+
+
+def test_a_session_took_no_longer_than_until_now(rundir: RunDir):
+    """Also where the clock of the file system, or ours before a correction, is ahead."""
+    started = msgspec.structs.replace(STARTED, at=datetime.now(timezone.utc) - timedelta(seconds=10))
+    out = rundir.out_path(1)
+    out.touch()
+    os.utime(out, (time.time() + 1000,) * 2)
+    session = reconciled(rundir, started)[1].sessions[0]
+    assert session.ended_at is not None
+    assert session.elapsed_s is not None
+    assert 10 <= session.elapsed_s <= (session.ended_at - session.started_at).total_seconds()
 
 
 def test_a_run_that_has_ended_is_left_as_it_is(rundir: RunDir):

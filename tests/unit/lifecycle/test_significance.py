@@ -84,6 +84,20 @@ def test_runs_without_a_common_seed_are_not_paired():
     assert found.diff == pytest.approx(3.5)
 
 
+def test_a_coarse_difference_below_half_a_step_is_none():
+    """The mean of these is known to an eighth of their step of 1 only."""
+    found = one(seeds(1.0, 2.0, 3.0, 4.0), seeds(2.0, 1.0, 4.0, 3.0))
+    assert (found.diff, found.p) == (0.0, 1.0)
+    assert found.ci95 is not None
+    assert found.ci95[0] == -found.ci95[1]
+
+
+def test_two_common_seeds_make_pairs_and_one_does_not():
+    found = one(seeds(1.0, 2.0), seeds(1.5, 2.7))
+    assert (found.is_paired, found.count) == (True, 2)
+    assert not one({"0": 1.0, "1": 2.0}, {"0": 1.5, "2": 2.7}).is_paired
+
+
 def test_one_run_each_is_never_enough():
     """However far apart they are."""
     found = one(seeds(0.1), seeds(0.9))

@@ -1,6 +1,7 @@
 """journal.jsonl: appending, reading, locking, and the run that follows from it."""
 
 import errno
+import fcntl
 import json
 import os
 import signal
@@ -310,6 +311,21 @@ def test_the_lock_excludes_another_and_is_free_after_close(path: Path, journal: 
     holder.close()  # closing another object does not free it
     assert other.try_lock() is False
     other.close()
+
+
+def test_who_only_looks_turns_nobody_away(path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch):
+    """Several may look at once, nobody is taken for an owner who looks, and who wants the lock waits for them."""
+    onlooker = os.open(path, os.O_RDONLY)
+    fcntl.flock(onlooker, fcntl.LOCK_SH)
+    assert not journal.is_owned()
+    monkeypatch.setattr("backprop.store.journal.file.time.sleep", lambda _: os.close(onlooker))
+    assert journal.own()
+    with closing(Journal(path)) as other:
+        assert other.is_owned()
+        assert not other.own()
+    assert not journal.is_owned()
+    with closing(Journal(path)) as other:
+        assert not other.own()  # looking has not given it up
 
 
 def test_the_lock_is_free_once_its_holder_closes(path: Path, journal: Journal):

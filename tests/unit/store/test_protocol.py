@@ -7,14 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backprop.records import ParamOrigin
+from backprop.records import Goal, ParamOrigin
 from backprop.store.output.protocol import (
     MAX_LINE_BYTES,
+    BarBegan,
     CheckpointSaved,
     Listening,
     Metrics,
     OtherEvent,
     ParamsGiven,
+    TrainingBegan,
     digest,
     json_safe,
     parse,
@@ -318,7 +320,9 @@ def test_later_params_win():
         (b'{"event": "resume_option", "option": "--ckpt"}\n', "--ckpt"),
         (b'{"event": "resume_option", "option": "--ckpt"}\n{"event": "resume_option", "option": null}\n', None),
         (b'{"event": "resume_option", "option": 3}\n', None),
+        (b'{"event": "resume_option", "option": "' + b"x" * 200 + b'"}\n', "x" * 200),
         (b'{"event": "resume_option", "option": "' + b"x" * 201 + b'"}\n', None),
+        (b'{"event": "resume_option", "option": ""}\n', None),
     ],
 )
 def test_a_script_says_how_it_would_take_a_checkpoint(output: bytes, option: str | None):
@@ -379,7 +383,7 @@ def test_counted_steps_are_no_reported_ones():
     assert (batch.last_step, batch.counted_step, list(batch.series)) == (4, 9, ["loss"])
 
 
-@pytest.mark.parametrize("unit", ['"epoch"', '"optimizer step"'])
+@pytest.mark.parametrize("unit", ['"epoch"', '"optimizer step"', json.dumps("x" * 40)])
 def test_a_unit_of_steps(unit: str):
     """Of those that are reported, or of those that we count; the last one counts."""
     batch = digest(f'{{"event": "unit", "unit": "x"}}\n{{"event": "unit", "unit": {unit}}}\n'.encode())
@@ -394,8 +398,37 @@ def test_what_is_no_unit_is_a_note(unit: str):
     assert (batch.unit, len(batch.notes)) == (None, 1)
 
 
-@pytest.mark.parametrize("key", ["emergency", "weights_only"])
-def test_only_true_itself_makes_an_emergency_or_bare_weights(key: str):
+@pytest.mark.parametrize("length", [1, 1000])
+def test_a_goal_of_a_metric(length: int):
+    """Without a name, or with one that is too long, it is a note."""
+    line = '{"event": "metric", "name": "%s", "goal": "max"}\n'
+    assert digest((line % ("x" * length)).encode()).goals == {"x" * length: Goal.MAX}
+    assert digest((line % "").encode()).goals == digest((line % ("x" * 1001)).encode()).goals == {}
+
+
+@pytest.mark.parametrize("mark", ["counted", "printed", "tracked", "sampled"])
+def test_only_true_itself_marks_metrics(mark: str):
+    for value, is_meant in (("true", True), ("1", False), ('"true"', False)):
+        event = parse(f'{{"step": 1, "a": 1, "{mark}": {value}}}'.encode())
+        assert isinstance(event, Metrics)
+        assert {name: getattr(event, f"is_{name}") for name in ("counted", "printed", "tracked", "sampled")} == {
+            name: is_meant and name == mark for name in ("counted", "printed", "tracked", "sampled")
+        }
+
+
+def test_only_true_itself_makes_a_bar_that_of_an_optimizer_or_a_checkpoint_copied():
+    for value, is_meant in (("true", True), ("1", False)):
+        bar = parse(f'{{"event": "bar", "total": 1, "has_optimizer": {value}}}'.encode())
+        assert bar == BarBegan(total=1, has_optimizer=is_meant)
+        began = parse(f'{{"event": "training_began", "resumed_from": "a", "copied": {value}}}'.encode())
+        assert began == TrainingBegan(is_decided=True, resumed_from="a", is_copied=is_meant)
+    assert parse(b'{"event": "training_began", "resumed_from": ""}') == TrainingBegan(is_decided=True)
+    assert parse(b'{"event": "training_began"}') == TrainingBegan(is_decided=False)
+    assert parse(b'{"event": "bar", "total": 0}') == OtherEvent(kind="bar", text='{"event": "bar", "total": 0}')
+
+
+@pytest.mark.parametrize("key", ["emergency", "kept", "weights_only"])
+def test_only_true_itself_marks_a_checkpoint(key: str):
     for value, is_meant in (("true", True), ("1", False), ('"true"', False)):
         event = parse(f'{{"event": "checkpoint_saved", "path": "a", "{key}": {value}}}'.encode())
         assert event == CheckpointSaved(path="a", step=None, **{f"is_{key}": is_meant})

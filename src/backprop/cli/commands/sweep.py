@@ -2,10 +2,11 @@
 
 import math
 import os
+import select
 import shlex
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,7 @@ from backprop.lifecycle.sweep.space import option_words, parse_parameters
 from backprop.lifecycle.sweep.spec import Confirm, SweepSpec
 from backprop.store.annotations import Kind
 from backprop.store.annotations import check as check_annotation
-from backprop.store.files import send_output_to
+from backprop.store.files import open_to_append, send_output_to
 from backprop.store.home import Home
 from backprop.store.rundir import new_run_id
 
@@ -46,7 +47,8 @@ _LOOK_EVERY_S = 0.25
 _WAIT_EVERY_S = 1.0
 _STOP_S = 120.0
 _SHORTEST_RUNG_SHARE = 1 / 20  # of the budget, by default
-_BACKGROUND = "BACKPROP_SWEEP_LOG"  # the file that a sweeper in the background writes to
+_BACKGROUND = "BACKPROP_SWEEP_LOG"  # of a sweeper in the background: what it answers to when it begins, and its log
+_HAS_BEGUN = b"begun\n"
 
 
 class SweepGroup(click.Group):
@@ -295,11 +297,14 @@ def _go_on(home: Home, spec: SweepSpec, *, detach: bool, as_json: bool) -> None:
         else:
             print(spec.name)
         return
-    if log := os.environ.pop(_BACKGROUND, None):
-        send_output_to(Path(log))
+    answer, _, log = os.environ.pop(_BACKGROUND, "").partition(":")
+    if log:
+        send_output_to(int(answer))
     display = SweepDisplay()
     with Signals(ignore_hangup=bool(log)).caught() as signals, closing(Sweeper(home, spec, display)) as sweeper:
         sweeper.begin()
+        if log:
+            _write_to_log(Path(log))
         try:
             code = SweepDriver(home, spec, sweeper, display).drive(signals)
         finally:
@@ -311,21 +316,44 @@ def _go_on(home: Home, spec: SweepSpec, *, detach: bool, as_json: bool) -> None:
     raise click.exceptions.Exit(code)
 
 
+def _write_to_log(log: Path) -> None:
+    """Tell the command that started this process that it has the sweep, and send further output to the log."""
+    fd = open_to_append(log)
+    with suppress(BrokenPipeError):  # it was killed
+        os.write(2, _HAS_BEGUN)
+    send_output_to(fd)
+
+
 def _start_in_background(home: Home, spec: SweepSpec) -> None:
     """Start a sweeper of its own, and wait until it has the sweep. Raises BackpropError."""
     from backprop.supervisor.process.launch import start_detached
 
     if is_driven(home, spec):
         raise BusyError(f"sweep {spec.name} is run by another process already.")
-    folder = specs.sweep_dir(home, spec.id)
-    variables = (f"BACKPROP_HOME={home.path}", f"{_BACKGROUND}={folder.log_path}")
-    began = folder.journal_path.stat().st_size
-    start_detached(["/usr/bin/env", *variables, sys.executable, "-m", "backprop", "sweep", "resume", spec.id])
-    deadline = time.monotonic() + _BEGIN_S
-    while folder.journal_path.stat().st_size == began:
-        if time.monotonic() > deadline:
-            raise BackpropError(f"the sweeper has not started within {_BEGIN_S:g} s; see {folder.log_path}")
-        time.sleep(0.05)
+    log = specs.sweep_dir(home, spec.id).log_path
+    reader, writer = os.pipe()
+    variables = (f"BACKPROP_HOME={home.path}", f"{_BACKGROUND}={writer}:{log}")
+    start_detached(["/usr/bin/env", *variables, sys.executable, "-m", "backprop", "sweep", "resume", spec.id], writer)
+    os.close(writer)
+    answer = _read_to_end(reader, _BEGIN_S)
+    if answer is None:
+        raise BackpropError(f"the sweeper has not started within {_BEGIN_S:g} s; see {log}")
+    if not answer.endswith(_HAS_BEGUN):
+        problem = answer.decode(errors="replace").strip().rpartition("backprop: ")[2]
+        if is_driven(home, spec):
+            raise BusyError(problem)
+        raise BackpropError(problem or f"the sweeper died; see {log}")
+
+
+def _read_to_end(fd: int, limit_s: float) -> bytes | None:
+    """What is written to a pipe before nobody has it open any more; None: somebody has after that time."""
+    data, deadline = b"", time.monotonic() + limit_s
+    with os.fdopen(fd, "rb", buffering=0) as pipe:
+        while select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            if not (more := pipe.read(65_536)):
+                return data
+            data += more
+    return None
 
 
 @sweep.command()

@@ -28,7 +28,7 @@ from backprop.lifecycle.continuation import Assignment
 from backprop.lifecycle.driver import choose_checkpoint
 from backprop.lifecycle.owned_run import OwnedRun, Request
 from backprop.records import Run, RunSpec, Status
-from backprop.store.files import send_output_to
+from backprop.store.files import open_to_append, send_output_to
 from backprop.store.home import Home
 from backprop.store.journal import file as journals
 from backprop.store.journal.entries import MessageShown, NotContinued, Refused, StopRequested
@@ -47,7 +47,7 @@ def execute(*, folders: tuple[Path, ...]) -> None:
     folder = folders[int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))]
     rundir = RunDir(folder.resolve())
     # Slurm has one file for a whole array, and runs are removed one by one
-    send_output_to(rundir.job_log_path(_own_job()))
+    send_output_to(open_to_append(rundir.job_log_path(_own_job())))
     host.be_on(os.environ.get("SLURMD_NODENAME"))
     # an index of its own for this one run, thrown away at the end: no index is ever opened by two machines
     with tempfile.TemporaryDirectory(prefix="backprop-") as own:

@@ -82,7 +82,7 @@ def is_driven(home: Home, spec: SweepSpec) -> bool:
 
 def _is_driven(standing: Standing, path: Path) -> bool:
     with closing(SweepJournal(path, is_read_only=True)) as journal:
-        return is_driven_elsewhere(standing, journal) or not journal.try_lock()
+        return is_driven_elsewhere(standing, journal) or journal.is_owned()
 
 
 def is_driven_elsewhere(standing: Standing, journal: SweepJournal) -> bool:

@@ -8,8 +8,10 @@ import msgspec
 from backprop.lifecycle.sweep import rule
 from backprop.lifecycle.sweep.rule import Budget, Finish, Promote, Repeat, StartTrial, Wait
 from backprop.lifecycle.sweep.spec import SweepSpec
-from backprop.lifecycle.sweep.standing import Standing, TrialState, budget_of
+from backprop.lifecycle.sweep.standing import Standing, TrialState, budget_of, run_trained_s
 from backprop.records import Run, Status
+
+CONFIRMED_SHARE = 1 / 3  # of the budget, to repeat the best trials
 
 
 def next_action(
@@ -65,7 +67,9 @@ def left_for(standing: Standing, trial: TrialState, runs: Mapping[int, Run], now
 
     runs: of the active trials that have one.
     """
-    idle = msgspec.structs.replace(trial, is_active=False)
+    run = runs.get(trial.number)
+    trained_s = trial.trained_s if run is None else max(trial.trained_s, run_trained_s(run))
+    idle = msgspec.structs.replace(trial, is_active=False, trained_s=trained_s)
     others = msgspec.structs.replace(
         standing, trials=tuple(idle if one.number == trial.number else one for one in standing.trials)
     )
@@ -81,7 +85,7 @@ def is_over(spec: SweepSpec, now: datetime) -> bool:
 def _given_s(standing: Standing) -> float:
     """The budget of the search, until that is over; then all of it."""
     is_kept = standing.spec.confirm is not None and standing.planned is None
-    return standing.spec.budget_s * (1 - rule.CONFIRMED_SHARE if is_kept else 1)
+    return standing.spec.budget_s * (1 - CONFIRMED_SHARE if is_kept else 1)
 
 
 def _longest_s(spec: SweepSpec, now: datetime) -> float:

@@ -16,7 +16,6 @@ from backprop.lifecycle.significance import Verdict, judge, with_lost_runs
 from backprop.records import Goal, Record, StoredRecord, in_minutes
 
 LEAST_SHARE = 0.5  # of the first rung: a shorter session would tell nothing
-CONFIRMED_SHARE = 1 / 3  # of the budget, to repeat the best trials
 _SPARE = 2.0  # a session that ends at a step gets a timebox of so many times what it is expected to take
 
 
@@ -25,12 +24,12 @@ class Rules(Record, frozen=True):
 
     goal: Goal
     rung_s: float  # of the first rung; where rungs end at a step, the most that it may take
+    eta: float  # above 1
+    max_rungs: int
+    parallel: int
     rung_steps: int | None = None  # the step that the first rung ends at; None: rungs end by time
     usual_s: float | None = None  # what so many steps took in most trials; None: not known, or rungs end by time
     is_anew: bool = False  # each rung trains from the beginning
-    eta: float = 3.0  # above 1
-    max_rungs: int = 4
-    parallel: int = 2
 
     def until_step(self, rung: int) -> int | None:
         """The step that a rung, counted from 0, ends at; None: it ends by time."""

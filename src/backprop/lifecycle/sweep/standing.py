@@ -149,11 +149,6 @@ class Standing(Record, frozen=True):
         return [trial.for_rule(self.spec.rules) for trial in self.searched]
 
     @property
-    def spent_s(self) -> float:
-        """Seconds of training that were recorded."""
-        return sum(trial.trained_s for trial in self.trials)
-
-    @property
     def start(self) -> tuple[float, float] | None:
         """How long a start and a first rung take, in seconds: medians. None while too few trials show it."""
         seen = [(one.start_s, one.first_rung_s) for one in self.searched if one.start_s and one.first_rung_s]

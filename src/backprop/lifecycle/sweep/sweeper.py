@@ -74,7 +74,7 @@ class Sweeper:
         standing = fold(spec, read_journal(path))
         with home.changing():
             self._journal = SweepJournal(path)
-        if observation.is_driven_elsewhere(standing, self._journal) or not self._journal.try_lock():
+        if observation.is_driven_elsewhere(standing, self._journal) or not self._journal.own():
             self._journal.close()
             raise BusyError(f"sweep {spec.name} is run by another process. To look: backprop sweep status {spec.name}")
         self._runs: dict[int, Run] = {}  # of the active trials
@@ -174,7 +174,7 @@ class Sweeper:
     # -- what comes next
 
     def _start_what_is_due(self, index: Index) -> None:
-        while (action := self._next()) is not None:
+        while not self._is_stop_asked() and (action := self._next()) is not None:
             if isinstance(action, Finish):
                 self._end_search(action.reason)
                 if self.standing.finished is not None:
@@ -196,6 +196,11 @@ class Sweeper:
                 self._resume(index, self.standing.trials[action.trial])
             else:
                 self._start(index, action)
+
+    def _is_stop_asked(self) -> bool:
+        """Whether somebody has asked for a stop since: a start takes seconds."""
+        self._read()
+        return self.standing.is_stop_asked
 
     def _next(self) -> StartTrial | Promote | Finish | Repeat | None:
         has_proposals = self._spec.sampler != "grid" or sampler.propose(self.standing) is not None

@@ -22,6 +22,7 @@ _E = TypeVar("_E", bound=AnyEntry)
 
 _ASKED = "asked"  # folder of a run, for requests
 HEARTBEAT_INTERVAL_S = 10.0  # between two updates of the file's modification time by the process that has it locked
+_LOOKING_S = 0.01  # a look at the lock is shorter
 _HEARTBEAT_TIMEOUT_S = 35.0  # without an update its holder counts as lost; on a busy machine it may be late
 
 
@@ -94,6 +95,25 @@ class JournalFile(Generic[_E]):
             raise
         self.is_locked = True
         return True
+
+    def own(self) -> bool:
+        """The same, but wait for processes that only look at the lock."""
+        while not self.try_lock():
+            if self.is_owned():
+                return False
+            time.sleep(_LOOKING_S)
+        return True
+
+    def is_owned(self) -> bool:
+        """Whether another process owns the run. A look: others may look at once."""
+        if self.is_locked:
+            return False
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        return False
 
     def is_in_place(self, path: Path) -> bool:
         """Whether the file that we have open is the one at this path: not removed, nor replaced."""

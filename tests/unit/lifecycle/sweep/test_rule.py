@@ -121,6 +121,26 @@ def test_what_is_too_little_for_a_session_is_left():
     )
 
 
+def test_half_of_a_first_rung_is_enough_for_a_trial():
+    assert decide(RULES, [], Budget(total_s=30), has_proposals=True) == StartTrial(timebox_s=30)
+    assert isinstance(decide(RULES, [], Budget(total_s=29.9), has_proposals=True), Finish)
+
+
+@pytest.mark.parametrize(("left_s", "action"), [(159.9, Promote), (160, StartTrial)])
+def test_a_new_trial_leaves_a_third_of_the_budget_to_the_best(left_s: float, action: type):
+    """Of 300 s: 100, where the next rung of the best takes 180."""
+    found = decide(
+        RULES, [Trial(number=0, values=(0.9,))], Budget(total_s=300, spent_s=300 - left_s), has_proposals=True
+    )
+    assert isinstance(found, action)
+
+
+def test_a_rung_that_just_fits_is_not_shortened():
+    done = [Trial(number=n, values=(n / 10,)) for n in range(3)]
+    action = decide(RULES, done, Budget(total_s=180), has_proposals=True)
+    assert action == Promote(trial=2, rung=1, timebox_s=180, reason="among the best 1/3 of its rung")
+
+
 BY_STEPS = msgspec.structs.replace(RULES, rung_steps=100)
 
 
@@ -323,6 +343,9 @@ def test_repeats_of_rungs_in_steps_come_to_the_same_step():
     assert {(one.until_step, one.timebox_s) for one in found} == {(300, 200)}
     found = repeats(BY_STEPS, trials, Budget(total_s=120), top=2, seeds=2, trained_s=40)
     assert {(one.until_step, one.timebox_s) for one in found} == {(225, 30)}
+    shortest = msgspec.structs.replace(BY_STEPS, rung_steps=2)
+    found = repeats(shortest, trials[1:], Budget(total_s=30), top=1, seeds=1, trained_s=100)
+    assert [one.until_step for one in found] == [1]
 
 
 def test_no_repeats_where_they_would_tell_nothing():
@@ -346,6 +369,8 @@ def test_repeats_rank_by_their_mean():
     assert steady.mean == pytest.approx(0.6333, abs=1e-4)
     assert steady.sd == pytest.approx(0.0577, abs=1e-4)
     assert repeated(3, None).mean is None
+    assert repeated(3, 0.5).sd is None
+    assert repeated(3, 0.5, 0.7).sd == pytest.approx(0.1414, abs=1e-4)
 
 
 def are_told_apart(*some: Repeated) -> bool:

@@ -93,6 +93,58 @@ def conclusion(standing: Standing, found: Facts) -> list[SweepEntry]:
     return conclude(standing.spec, standing, standing.trials[0], found, NOW)
 
 
+def test_a_trial_that_was_asked_for_has_done_nothing():
+    """Its run was not seen yet; once it was, one that is gone was removed."""
+    (trial,) = fold(SPEC, [asked()]).trials
+    assert (trial.is_active, trial.is_made, trial.trained_s, trial.values, trial.status) == (True, False, 0.0, (), None)
+    assert (trial.has_metric, trial.last.is_strict, trial.last.is_check) == (False, False, False)
+    assert fold(SPEC, [asked()]).candidates[0].can_resume
+    standing = fold(SPEC, [asked()])
+    assert (standing.is_checked, standing.is_stop_asked) == (False, False)
+    assert fold(SPEC, [StopAsked(at=NOW, by="me")]).is_stop_asked
+    assert not fold(SPEC, [StopAsked(at=NOW, by="me"), Began(at=NOW, pid=1, host="h")]).is_stop_asked
+    (trial,) = fold(SPEC, [asked(), Made(at=NOW, trial=0)]).trials
+    assert trial.is_made
+
+
+def test_a_trial_is_active_until_its_rung_has_ended():
+    standing = fold(SPEC, [asked(), ended(), promoted(), asked(1), asked(2), ended(2)])
+    assert [trial.number for trial in standing.active] == [0, 1]
+    assert [one.active_rung for one in standing.candidates] == [1, 0, None]
+
+
+def test_what_cannot_be_promoted_is_not_resumed():
+    """And is active no more; a rung that goes on in another session is."""
+    refused = NotPromoted(at=NOW, trial=0, request_id="r0-1", reason="no checkpoint")
+    (trial,) = fold(SPEC, [asked(), ended(), promoted(), refused]).trials
+    assert (trial.is_active, trial.can_resume, trial.reason) == (False, False, "no checkpoint")
+    again = Continued(at=NOW, trial=0, rung=0, request_id="r0-1", timebox_s=1.0, reason="interrupted", is_check=True)
+    (trial,) = fold(SPEC, [asked(), ended(), again]).trials
+    assert (trial.is_active, trial.last.is_check, trial.last.is_strict) == (True, True, True)
+    assert fold(SPEC, [asked(), ended(), promoted()]).trials[0].last.is_strict
+    anew = msgspec.structs.replace(SPEC, from_scratch=True)
+    assert not fold(anew, [asked(), ended(), promoted()]).trials[0].last.is_strict
+
+
+def test_a_script_that_was_changed_is_seen():
+    """By the checksums of what sessions executed; where there is none, nothing is known."""
+    entries = [asked(), ended(script_sha256="a"), asked(1), ended(1), asked(2), ended(2, script_sha256="a")]
+    assert fold(SPEC, entries).scripts == {"a"}
+    assert fold(SPEC, [*entries, asked(3), ended(3, script_sha256="b")]).scripts == {"a", "b"}
+
+
+def test_what_users_add_is_tried_in_their_order():
+    """One by one; what a sampler proposed meanwhile takes none of it."""
+    added = [Added(at=NOW, params={"lr": text}, by="me") for text in ("0.1", "0.2", "0.3")]
+    assert fold(SPEC, [*added, asked()]).added == tuple(added)
+    assert fold(SPEC, [*added, asked(source="added")]).added == tuple(added[1:])
+
+
+def test_the_value_of_a_trial_is_that_of_its_last_rung():
+    (trial,) = fold(SPEC, [asked(), ended(value=0.5), promoted(), ended(rung=1, value=0.9)]).trials
+    assert (trial.value, trial.values) == (0.9, (0.5, 0.9))
+
+
 # -- rungs in steps
 
 
@@ -171,6 +223,14 @@ def test_a_failure_is_worst_and_the_end():
         assert entry.reason == "ValueError: x"
 
 
+def test_a_trial_that_was_retried_is_what_its_last_session_came_to():
+    """All of them were asked for by one request."""
+    failed = a_session(1, status=Status.FAILED, elapsed_s=2.0)
+    (entry,) = conclusion(checked(asked()), facts(failed, a_session(2, elapsed_s=8.0)))
+    assert isinstance(entry, Ended)
+    assert (entry.status, entry.value, entry.trained_s) == (Status.TIMEBOXED, 0.7, 10.0)
+
+
 def test_what_the_user_stops_or_completes_is_not_resumed():
     """Its value counts."""
     for session in (
@@ -230,9 +290,22 @@ def test_an_interrupted_rung_is_continued_twice():
         standing = checked(asked(), *[entry] * number)
         sessions.append(a_session(number + 1, entry.request_id, status=Status.INTERRUPTED, elapsed_s=1.0, offered="c"))
         entries = conclusion(standing, facts(*sessions))
+        assert isinstance(entries[0], Continued) is (number == 1)
     (last,) = entries
     assert isinstance(last, Ended)
     assert (last.value, "interrupted 3 times" in (last.reason or "")) == (None, True)
+
+
+@pytest.mark.parametrize(
+    ("timebox_s", "left_s", "goes_on"), [(10.0, 1.0, True), (10.0, 0.9, False), (100.0, 5.0, True), (100.0, 4.9, False)]
+)
+def test_the_last_seconds_of_a_rung_are_not_worth_a_session(timebox_s: float, left_s: float, goes_on: bool):
+    """Less than one, or than a twentieth of it."""
+    session = a_session(status=Status.INTERRUPTED, elapsed_s=timebox_s - left_s)
+    (entry,) = conclusion(checked(asked(timebox_s=timebox_s)), facts(session))
+    assert isinstance(entry, Continued if goes_on else Ended)
+    (entry,) = conclusion(checked(asked(timebox_s=timebox_s)), facts(session, left_s=left_s))
+    assert isinstance(entry, Continued if goes_on else Ended)
 
 
 def test_an_interruption_before_the_first_checkpoint_starts_over():
@@ -241,6 +314,9 @@ def test_an_interruption_before_the_first_checkpoint_starts_over():
     (entry,) = conclusion(checked(asked()), facts(session, has_checkpoint=False))
     assert isinstance(entry, Continued)
     assert (entry.timebox_s, entry.is_strict) == (10.0, False)
+    (entry,) = conclusion(checked(asked()), facts(a_session(status=Status.INTERRUPTED, elapsed_s=0.0)))
+    assert isinstance(entry, Continued)
+    assert entry.timebox_s == 10.0
 
 
 def test_what_the_sweeper_stopped_is_continued_as_often_as_it_is_stopped():
@@ -385,6 +461,8 @@ def test_the_same_error_of_the_first_three_trials():
     ]
     assert fold(SPEC, failed).same_failure == "ValueError"
     assert fold(SPEC, failed[:4]).same_failure is None
+    for third in (ended(2, value=None, reason="ValueError"), ended(2, value=None, status=Status.FAILED)):
+        assert fold(SPEC, [*failed[:5], third]).same_failure is None
     assert fold(SPEC, [asked(9), ended(9), *failed]).same_failure is None
     again = [*failed, Finished(at=NOW, reason="x", exit_code=66), Began(at=NOW, pid=1, host="h")]
     assert fold(SPEC, again).same_failure is None
@@ -437,7 +515,9 @@ def test_a_failed_trial_that_reported_the_metric_has_it():
 
 def test_trials_without_the_metric():
     """As long as none has it."""
-    assert fold(SPEC, [asked(), ended(value=None)]).trained_without_metric == 1
+    assert fold(SPEC, [asked(), ended(value=None), asked(1)]).trained_without_metric == 1
+    failed = ended(1, value=None, status=Status.FAILED)
+    assert fold(SPEC, [asked(), ended(value=None), asked(1), failed]).trained_without_metric == 1
     assert fold(SPEC, [asked(), ended(value=None), asked(1), ended(1)]).trained_without_metric == 0
 
 
@@ -482,6 +562,16 @@ def test_repeats_rank_before_single_values():
     assert standing.best is not None
     assert standing.best.number == 1
     assert len(standing.searched) == 2
+    assert standing.ties == [0]  # two seeds tell nothing
+
+
+def test_the_best_has_repeats_that_did_not_fail():
+    """However the trial whose repeats failed was ranked before."""
+    entries = [asked(), ended(value=0.9), asked(1), ended(1, value=0.8)]
+    entries += [asked(2, repeats=0, seed=1, source="confirm"), asked(3, repeats=1, seed=1, source="confirm")]
+    entries += [ended(2, value=None, status=Status.FAILED), ended(3, value=0.1)]
+    assert getattr(fold(SPEC, entries).best, "number", None) == 1
+    assert getattr(fold(SPEC, entries[:-1]).best, "number", None) == 0
 
 
 def test_a_repeat_has_the_value_of_its_seed():
