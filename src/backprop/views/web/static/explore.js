@@ -33,6 +33,7 @@ export class Explorer {
     this.controls = el("div", { class: "controls" }, this.xLabel, field("y", "up"), field("colour", "colour"));
     this.count = el("span", { class: "faint", role: "status" });
     this.controls.append(this.count);
+    this.controls.hidden = true; // until there is something to choose from
     this.canvas = el("canvas", { class: "explore", tabindex: 0, role: "img" });
     this.told = el("p", { class: "plot-note faint" });
     root.append(this.controls, this.canvas, this.told);
@@ -89,6 +90,7 @@ export class Explorer {
   }
 
   #offer(shown) {
+    this.controls.hidden = false;
     this.xLabel.hidden = this.#query.kind === "parallel";
     for (const name of ["x", "y", "colour"]) {
       const keys = [...new Set([shown[name], ...this.#offered])];
