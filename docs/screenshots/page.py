@@ -54,8 +54,8 @@ def _views(demonstration: Demonstration) -> Iterator[tuple[str, str, tuple[int, 
 
 
 def _of_groups(demonstration: Demonstration) -> Iterator[tuple[str, str, tuple[int, int], str, str]]:
-    means = "".join(f"&band=group%3Drates+param.lr%3D%22{lr}%22" for lr in ("0.002", "0.005", "0.05"))
-    groups = f"?by=param.lr&filter=group%3Drates&runs=&log=1&metric=loss{means}"
+    means = "".join(f"&band=param.lr%3D%22{lr}%22" for lr in ("0.002", "0.005", "0.05"))
+    groups = f"?by=param.lr&runs=&log=1&metric=loss{means}"
     yield "groups", groups, (1100, 740), "light", _CURVES
     yield "scatter", f"?{_RATES}&runs=&view=scatter&colour=best.loss", (1100, 760), "light", _PLOT
     yield "parallel", f"?{_RATES}&runs=&view=parallel", (1100, 760), "dark", _PLOT
