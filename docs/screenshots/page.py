@@ -1,21 +1,29 @@
-"""Pictures of `backprop ui`: wide, dark, narrow, and a run's page."""
+"""Pictures of `backprop ui`: wide, dark, narrow, a run's page, groups, plots of parameters, and a comparison."""
 
 import re
 import tempfile
+from collections.abc import Iterable, Iterator
+from io import BytesIO
 from pathlib import Path
 
 from docs.screenshots.demonstration import Demonstration
+from PIL import Image
 from selenium import webdriver
-from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 from tests.browser.chromium import chromium_in
 
 _PATIENCE_S = 30.0
 _CHOSEN = ("long-high", "long-low", "resumed", "lr-range", "lr-0.005")
+_COMPARED = ("lr-0.01", "momentum", "seed-1")
+_RATES = "filter=group%3Drates&x=param.lr&y=best.test_accuracy"
+# what is there once a view is drawn
+_CURVES = "[...document.querySelectorAll('main:not([hidden]) .plot canvas')].some(painted)"
+_PLOT = "painted(document.querySelector('canvas.explore'))"
+_COMPARISON = "document.querySelector('.patch .added') !== null"
 
 
 def take(demonstration: Demonstration, folder: Path) -> None:
-    """ui-wide.png, ui-dark.png, ui-narrow.png and ui-run.png."""
+    """All of them, as ui-NAME.png."""
     server = demonstration.start("ui", "--no-open", "--port", "0")
     assert server.stdout is not None
     found = re.search(r"http://\S+", server.stdout.readline())
@@ -24,56 +32,57 @@ def take(demonstration: Demonstration, folder: Path) -> None:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as own:
         browser = chromium_in(Path(own) / "profile")
         try:
-            _show(browser, (1360, 860), "light")
             browser.get(address)
-            chosen = _ids(browser)
-            shown = f"runs={','.join(chosen[name] for name in _CHOSEN)}"
-            place = address.split("?", maxsplit=1)[0]
-            _take(browser, f"{place}#/?{shown}&log=1&smooth=0.7", (1360, 860), "light", folder / "ui-wide.png")
-            _take(browser, f"{place}#/?{shown}&axis=time&log=1&metric=*", (1360, 860), "dark", folder / "ui-dark.png")
-            _take(browser, f"{place}#/?{shown}&log=1&smooth=0.7", (390, 1180), "light", folder / "ui-narrow.png")
-            _take(browser, f"{place}#/run/{chosen['resumed']}", (1440, 1000), "light", folder / "ui-run.png")
+            for name, place, size, scheme, drawn in _views(demonstration):
+                where = f"{address.split('?', maxsplit=1)[0]}#/{place}"
+                _take(browser, where, size, scheme, drawn, folder / f"ui-{name}.png")
         finally:
             browser.quit()
             server.terminate()
             server.wait()
 
 
-def _ids(browser: webdriver.Chrome) -> dict[str, str]:
-    """The runs in the table: name -> id."""
-    rows = (
-        "return [...document.querySelectorAll('.rows .row')]"
-        ".map((row) => ['.name-text', '.id'].map((css) => row.querySelector(css).textContent))"
-    )
-    found: dict[str, str] = {}
-    WebDriverWait(browser, _PATIENCE_S).until(
-        lambda _: found.update(browser.execute_script(rows)) or set(_CHOSEN) <= set(found)
-    )
-    return found
+def _views(demonstration: Demonstration) -> Iterator[tuple[str, str, tuple[int, int], str, str]]:
+    """Name, address, size of the window, colours, and what is there once it is drawn."""
+    shown = f"runs={_ids(demonstration, _CHOSEN)}"
+    yield "wide", f"?{shown}&log=1&smooth=0.7", (1360, 860), "light", _CURVES
+    yield "dark", f"?{shown}&axis=time&log=1&metric=*", (1360, 860), "dark", _CURVES
+    yield "narrow", f"?{shown}&log=1&smooth=0.7", (390, 1180), "light", _CURVES
+    yield "run", f"run/{demonstration.run_id('resumed')}", (1440, 1000), "light", _CURVES
+    yield "usage", f"run/{demonstration.run_id('long-high')}?axis=time", (1100, 800), "light", _CURVES
+    yield from _of_groups(demonstration)
 
 
-def _take(browser: webdriver.Chrome, address: str, size: tuple[int, int], scheme: str, path: Path) -> None:
+def _of_groups(demonstration: Demonstration) -> Iterator[tuple[str, str, tuple[int, int], str, str]]:
+    means = "".join(f"&band=param.lr%3D%22{lr}%22" for lr in ("0.002", "0.005", "0.05"))
+    groups = f"?by=param.lr&runs=&log=1&metric=loss{means}"
+    yield "groups", groups, (1100, 740), "light", _CURVES
+    yield "scatter", f"?{_RATES}&runs=&view=scatter&colour=best.loss", (1100, 760), "light", _PLOT
+    yield "parallel", f"?{_RATES}&runs=&view=parallel", (1100, 760), "dark", _PLOT
+    yield "compare", f"compare?runs={_ids(demonstration, _COMPARED)}", (1100, 900), "light", _COMPARISON
+
+
+def _ids(demonstration: Demonstration, names: Iterable[str]) -> str:
+    return ",".join(demonstration.run_id(name) for name in names)
+
+
+def _take(browser: webdriver.Chrome, address: str, size: tuple[int, int], scheme: str, drawn: str, path: Path) -> None:
     _show(browser, size, scheme)
     browser.get("about:blank")  # or only the part behind the # would be another
     browser.get(address)
-    drawn = (
-        "return document.querySelector('main:not([hidden]) .plot canvas') !== null"
-        " && document.querySelector('#link').textContent === 'live'"
+    painted = (
+        "const painted = (canvas) => canvas.width > 0 && canvas.getContext('2d')"
+        ".getImageData(0, 0, canvas.width, canvas.height).data.some(Boolean);"
+        f"return document.querySelector('#link').textContent === 'live' && {drawn};"
     )
-    WebDriverWait(browser, _PATIENCE_S).until(lambda _: browser.execute_script(drawn))
-    WebDriverWait(browser, _PATIENCE_S).until(
-        lambda _: len(browser.find_elements(By.CSS_SELECTOR, "main:not([hidden]) .legend li")) > 0
-    )
+    WebDriverWait(browser, _PATIENCE_S).until(lambda _: browser.execute_script(painted))
     settle = (
         "const done = arguments[0]; setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(done)), 1500);"
     )
     browser.execute_async_script(settle)  # the first events have come
-    painted = (
-        "const canvas = document.querySelector('main:not([hidden]) .plot canvas');"
-        " return canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some(Boolean);"
-    )
-    WebDriverWait(browser, _PATIENCE_S).until(lambda _: browser.execute_script(painted))
-    browser.save_screenshot(str(path))
+    with Image.open(BytesIO(browser.get_screenshot_as_png())) as picture:
+        # a page has few colours: a third of the bytes
+        picture.convert("RGB").quantize(255, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def _show(browser: webdriver.Chrome, size: tuple[int, int], scheme: str) -> None:

@@ -37,50 +37,9 @@ export class CurvesPanel {
     this.root = root;
     this.on = on;
     this.data = new CurveData({ changed: () => this.redraw(), failed: (error) => on.failed(error) });
-    this.metricField = el("select", {
-      "aria-label": "Metric",
-      class: "metric",
-      on: { change: () => on.controls({ metric: this.metricField.value }) },
-    });
-    this.axisField = el(
-      "select",
-      {
-        "aria-label": "Horizontal axis",
-        class: "axis",
-        on: { change: () => on.controls({ axis: this.axisField.value }) },
-      },
-      el("option", { value: "step", text: "by step" }),
-      el("option", { value: "time", text: "by time" }),
-    );
-    this.logField = el("input", {
-      type: "checkbox",
-      class: "log-scale",
-      on: { change: () => on.controls({ log: this.logField.checked }) },
-    });
-    this.smoothField = el("input", {
-      type: "range",
-      min: 0,
-      max: 0.99,
-      step: 0.01,
-      class: "smooth",
-      on: { input: () => on.controls({ smooth: Number(this.smoothField.value) }) },
-    });
-    this.smoothText = el("output", { class: "number" });
-    this.resetButton = el("button", {
-      type: "button",
-      class: "reset-zoom",
-      text: "Reset zoom",
-      hidden: true,
-      on: { click: () => this.#zoom(null) },
-    });
-    this.bar = el(
-      "div",
-      { class: "controls" },
-      this.metricField,
-      this.axisField,
-      el("label", { class: "check" }, this.logField, "log scale"),
-      el("label", { class: "check" }, "smooth", this.smoothField, this.smoothText),
-      this.resetButton,
+    Object.assign(
+      this,
+      controlsOf(on, () => this.#zoom(null)),
     );
     this.hint = el("p", { class: "hint", text: hint });
     this.legend = new Legend({ remove: on.remove });
@@ -97,6 +56,7 @@ export class CurvesPanel {
         },
       },
     });
+    this.bar.hidden = this.hint.hidden = true; // until it is known whether there are runs
     root.append(this.bar, this.hint, this.legend.root, this.leftOut, this.charts, this.more);
   }
 
@@ -336,4 +296,54 @@ export class CurvesPanel {
     const hasMissing = [...this.#charts.keys()].some((metric) => this.data.get(id, metric)?.missing.length > 0);
     return { id, name, detail, slot: this.#slots.of(id), hasMissing };
   }
+}
+
+/** The fields over the charts, and the bar that holds them. */
+function controlsOf(on, resetZoom) {
+  const metricField = el("select", {
+    "aria-label": "Metric",
+    class: "metric",
+    on: { change: () => on.controls({ metric: metricField.value }) },
+  });
+  const axisField = el(
+    "select",
+    {
+      "aria-label": "Horizontal axis",
+      class: "axis",
+      on: { change: () => on.controls({ axis: axisField.value }) },
+    },
+    el("option", { value: "step", text: "by step" }),
+    el("option", { value: "time", text: "by time" }),
+  );
+  const logField = el("input", {
+    type: "checkbox",
+    class: "log-scale",
+    on: { change: () => on.controls({ log: logField.checked }) },
+  });
+  const smoothField = el("input", {
+    type: "range",
+    min: 0,
+    max: 0.99,
+    step: 0.01,
+    class: "smooth",
+    on: { input: () => on.controls({ smooth: Number(smoothField.value) }) },
+  });
+  const smoothText = el("output", { class: "number" });
+  const resetButton = el("button", {
+    type: "button",
+    class: "reset-zoom",
+    text: "Reset zoom",
+    hidden: true,
+    on: { click: resetZoom },
+  });
+  const bar = el(
+    "div",
+    { class: "controls" },
+    metricField,
+    axisField,
+    el("label", { class: "check" }, logField, "log scale"),
+    el("label", { class: "check" }, "smooth", smoothField, smoothText),
+    resetButton,
+  );
+  return { metricField, axisField, logField, smoothField, smoothText, resetButton, bar };
 }

@@ -33,6 +33,7 @@ export class Explorer {
     this.controls = el("div", { class: "controls" }, this.xLabel, field("y", "up"), field("colour", "colour"));
     this.count = el("span", { class: "faint", role: "status" });
     this.controls.append(this.count);
+    this.controls.hidden = true; // until there is something to choose from
     this.canvas = el("canvas", { class: "explore", tabindex: 0, role: "img" });
     this.told = el("p", { class: "plot-note faint" });
     root.append(this.controls, this.canvas, this.told);
@@ -82,13 +83,14 @@ export class Explorer {
       if (error.name !== "AbortError") this.on.failed(error);
       return;
     }
-    const differs = (key) => new Set(this.#answer.columns.get(key)).size > 1;
+    const differs = (key) => tellsApart(this.#answer.columns.get(key));
     this.#shown = this.#query.kind === "parallel" ? all.filter((key) => key === y || differs(key)) : [];
     this.#offer({ x, y, colour });
     this.draw();
   }
 
   #offer(shown) {
+    this.controls.hidden = false;
     this.xLabel.hidden = this.#query.kind === "parallel";
     for (const name of ["x", "y", "colour"]) {
       const keys = [...new Set([shown[name], ...this.#offered])];
@@ -234,10 +236,11 @@ export class Explorer {
         ctx.fillText(word, left + at * width, top + height + 14);
       } else ctx.fillText(word, left - 6, top + (1 - at) * height + 4);
     }
-    ctx.textAlign = isAcross ? "center" : isTitleAbove ? "center" : "left";
     const name = scale.isLog ? `${title} (log)` : title;
+    const isAtEnd = left + ctx.measureText(name).width / 2 > this.canvas.clientWidth;
+    ctx.textAlign = isAcross ? "center" : isTitleAbove ? (isAtEnd ? "right" : "center") : "left";
     if (isAcross) ctx.fillText(name, left + width / 2, top + height + 31);
-    else ctx.fillText(name, isTitleAbove ? left : 6, 14);
+    else ctx.fillText(name, isTitleAbove ? (isAtEnd ? this.canvas.clientWidth - 4 : left) : 6, 14);
   }
 
   #drawBox({ ctx, text }) {
@@ -309,6 +312,12 @@ export class Explorer {
     const values = [...this.#answer.columns].map(([key, column]) => `${labelOf(key)}: ${format.value(column[run])}`);
     return [format.visible(this.#answer.names[run] ?? this.#answer.ids[run], 80), ...values].join("\n");
   }
+}
+
+/** Whether these values say something of the runs: they differ, and are not a text of each run's own, as its folder. */
+function tellsApart(values) {
+  const { size } = new Set(values);
+  return size > 1 && (size < values.length || values.length < 3 || !values.every((value) => typeof value === "string"));
 }
 
 const labelOf = (key) =>
