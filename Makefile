@@ -9,7 +9,7 @@ DEMO := $(VENV)/.demo
 unexport PYTHONDONTWRITEBYTECODE
 # Each environment gets what pip of $(PYTHON) installs, if it can install elsewhere (since 22.3): a pip of its own takes as
 # long to unpack as all the rest.
-new_environment = if $(PYTHON) -m pip --python $(PYTHON) --version >/dev/null 2>&1; \
+new_environment = if $(PYTHON) -c 'import pip; exit([*map(int, pip.__version__.split(".")[:2])] < [22, 3])' 2>/dev/null; \
 	then $(PYTHON) -m venv --without-pip $(1); else $(PYTHON) -m venv $(1); fi
 # nothing is compiled that is not imported
 install = if test -x $(1)/bin/pip; then set -- $(1)/bin/python -m pip; else set -- $(PYTHON) -m pip --python $(1)/bin/python; fi; \

@@ -1,5 +1,6 @@
 """What is published: built as the publisher builds it, and installed from that."""
 
+import os
 import subprocess
 import sys
 import tarfile
@@ -51,3 +52,13 @@ def test_the_wheel_has_every_licence_and_file(built: Path):
     assert licences == {"LICENSE", *vendored}
     listed = subprocess.check_output(["git", "ls-files", "src/backprop"], cwd=PROJECT, text=True).splitlines()
     assert {name.removeprefix("src/") for name in listed} <= names
+
+
+def test_make_installs_with_the_pip_that_is_there(tmp_path: Path):
+    """Found by its name on PATH, as `python3` is: an environment needs no pip of its own, which takes long to unpack."""
+    environment = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+    rule = "environment: ; @$(call new_environment,$(FOLDER))"
+    words = ["make", "--no-print-directory", "--eval", rule, "environment", "PYTHON=python", f"FOLDER={tmp_path / 'v'}"]
+    subprocess.run(words, cwd=PROJECT, env=environment, check=True)
+    assert (tmp_path / "v" / "bin" / "python").exists()
+    assert not (tmp_path / "v" / "bin" / "pip").exists()
