@@ -307,6 +307,22 @@ def test_the_last_seconds_of_a_rung_are_not_worth_a_session(timebox_s: float, le
     assert isinstance(entry, Continued if goes_on else Ended)
 
 
+def test_a_read_that_nobody_saw_is_judged_by_the_steps():
+    """A supervisor that is killed may not have recorded it yet: what is not known is not held against the trial."""
+    standing = checked(asked(), ended(), promoted())
+    changes = {"status": Status.INTERRUPTED, "elapsed_s": 4.0, "reason": "its supervisor died", "offered": "ckpt"}
+    session = a_session(2, "r0-1", **changes)
+    (entry,) = conclusion(standing, facts(a_session(), session, checked=StepsSeen(10, 11.0, 15.0)))
+    assert isinstance(entry, Continued)
+    (entry,) = conclusion(standing, facts(a_session(), session, checked=StepsSeen(10, 1.0, 15.0)))
+    assert isinstance(entry, Ended)
+    assert "went on at step 1" in (entry.reason or "")
+    unread = a_session(2, "r0-1", is_checkpoint_read=False, **changes)
+    (entry,) = conclusion(standing, facts(a_session(), unread, checked=StepsSeen(10, 11.0, 15.0)))
+    assert isinstance(entry, Ended)
+    assert "did not read the checkpoint" in (entry.reason or "")
+
+
 def test_an_interruption_before_the_first_checkpoint_starts_over():
     """With all of the timebox, so that it can be compared."""
     session = a_session(status=Status.INTERRUPTED, elapsed_s=4.0)
