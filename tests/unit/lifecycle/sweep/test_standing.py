@@ -132,6 +132,22 @@ def test_a_script_that_was_changed_is_seen():
     assert fold(SPEC, [*entries, asked(3), ended(3, script_sha256="b")]).scripts == {"a", "b"}
 
 
+def test_a_repeat_that_was_asked_for_is_planned_no_more():
+    planned = tuple(Planned(trial=0, seed=seed, timebox_s=10.0) for seed in (1, 2))
+    confirming = Confirming(at=NOW, planned=planned, reason="over")
+    assert fold(SPEC, [asked(), ended(), confirming, asked(1)]).planned == planned
+    assert fold(SPEC, [asked(), ended(), confirming, asked(1, repeats=0, seed=1)]).planned == planned[1:]
+
+
+def test_the_best_value_is_that_of_any_session_and_the_newest_one_must_be_finite():
+    summaries = [points(best=0.7), points(best=0.9), points(best=0.8)]
+    assert value_of(summaries, Goal.MAX) == 0.9
+    lower = points()._replace(least=0.05)
+    assert value_of([points(), lower, points()], Goal.MIN) == 0.05
+    assert value_of([points(last=math.nan), points()], Goal.MAX) == 0.7
+    assert value_of([points(), points(last=math.nan)], Goal.MAX) is None
+
+
 def test_what_users_add_is_tried_in_their_order():
     """One by one; what a sampler proposed meanwhile takes none of it."""
     added = [Added(at=NOW, params={"lr": text}, by="me") for text in ("0.1", "0.2", "0.3")]
