@@ -146,6 +146,7 @@ def test_the_best_value_is_that_of_any_session_and_the_newest_one_must_be_finite
     assert value_of([points(), lower, points()], Goal.MIN) == 0.05
     assert value_of([points(last=math.nan), points()], Goal.MAX) == 0.7
     assert value_of([points(), points(last=math.nan)], Goal.MAX) is None
+    assert value_of([points(), points(last=None)], Goal.MAX) is None
 
 
 def test_what_users_add_is_tried_in_their_order():
@@ -279,6 +280,14 @@ def test_a_promoted_trial_that_started_over_has_no_value(status: Status, resumed
     (entry,) = conclusion(standing, facts(a_session(), session, checked=seen))
     assert isinstance(entry, Ended)
     assert (entry.value, entry.can_resume) == (None, False)
+
+
+def test_a_promoted_trial_that_came_no_further_than_its_checkpoint_has_no_value():
+    session = a_session(2, "r0-1", offered="ckpt", resumed_from="ckpt")
+    found = facts(a_session(), session, checked=StepsSeen(10, None, 10.0))
+    (entry,) = conclusion(checked(asked(), ended(), promoted()), found)
+    assert isinstance(entry, Ended)
+    assert (entry.value, "came to step 10 only" in (entry.reason or "")) == (None, True)
 
 
 def test_a_promoted_trial_that_was_cut_before_its_first_step_goes_on():
