@@ -516,7 +516,8 @@ def _not_continued(session: Session, asking: Asking, facts: Facts) -> str | None
     """Why a session that was to continue from a checkpoint cannot be compared as if it had."""
     if not asking.is_strict:
         return None
-    if session.resumed_from is not None:
+    is_unknown = session.status is Status.INTERRUPTED and session.is_checkpoint_read is None
+    if session.resumed_from is not None or is_unknown:
         return _step_problem(session.number, facts)
     option = session.resume_option
     hint = "" if option is None else f" (it has {option.partition('=')[0]}: try --resume-arg {option})"

@@ -69,6 +69,7 @@ def test_no_session_ends_after_the_time_that_was_set():
     assert isinstance(finish, Finish)
     assert finish.reason == f"no session would end before {(NOW + timedelta(seconds=4.9)).astimezone():%H:%M}"
     assert following(until(4.9), CHECKED, asked()) is None
+    assert following(until(8), CHECKED, asked()) == StartTrial(timebox_s=8.0)  # the other slot is free
 
 
 def test_a_promotion_is_shortened_to_the_time_that_was_set():

@@ -133,6 +133,23 @@ def test_a_script_that_was_changed_is_seen():
     assert fold(SPEC, [*entries, asked(3), ended(3, script_sha256="b")]).scripts == {"a", "b"}
 
 
+def test_a_repeat_that_was_asked_for_is_planned_no_more():
+    planned = tuple(Planned(trial=0, seed=seed, timebox_s=10.0) for seed in (1, 2))
+    confirming = Confirming(at=NOW, planned=planned, reason="over")
+    assert fold(SPEC, [asked(), ended(), confirming, asked(1)]).planned == planned
+    assert fold(SPEC, [asked(), ended(), confirming, asked(1, repeats=0, seed=1)]).planned == planned[1:]
+
+
+def test_the_best_value_is_that_of_any_session_and_the_newest_one_must_be_finite():
+    summaries = [points(best=0.7), points(best=0.9), points(best=0.8)]
+    assert value_of(summaries, Goal.MAX) == 0.9
+    lower = points()._replace(least=0.05)
+    assert value_of([points(), lower, points()], Goal.MIN) == 0.05
+    assert value_of([points(last=math.nan), points()], Goal.MAX) == 0.7
+    assert value_of([points(), points(last=math.nan)], Goal.MAX) is None
+    assert value_of([points(), points(last=None)], Goal.MAX) is None
+
+
 def test_what_users_add_is_tried_in_their_order():
     """One by one; what a sampler proposed meanwhile takes none of it."""
     added = [Added(at=NOW, params={"lr": text}, by="me") for text in ("0.1", "0.2", "0.3")]
@@ -266,6 +283,14 @@ def test_a_promoted_trial_that_started_over_has_no_value(status: Status, resumed
     assert (entry.value, entry.can_resume) == (None, False)
 
 
+def test_a_promoted_trial_that_came_no_further_than_its_checkpoint_has_no_value():
+    session = a_session(2, "r0-1", offered="ckpt", resumed_from="ckpt")
+    found = facts(a_session(), session, checked=StepsSeen(10, None, 10.0))
+    (entry,) = conclusion(checked(asked(), ended(), promoted()), found)
+    assert isinstance(entry, Ended)
+    assert (entry.value, "came to step 10 only" in (entry.reason or "")) == (None, True)
+
+
 def test_a_promoted_trial_that_was_cut_before_its_first_step_goes_on():
     """It had no time to read its checkpoint."""
     session = a_session(2, "r0-1", status=Status.INTERRUPTED, elapsed_s=1.0, offered="ckpt")
@@ -306,6 +331,22 @@ def test_the_last_seconds_of_a_rung_are_not_worth_a_session(timebox_s: float, le
     assert isinstance(entry, Continued if goes_on else Ended)
     (entry,) = conclusion(checked(asked(timebox_s=timebox_s)), facts(session, left_s=left_s))
     assert isinstance(entry, Continued if goes_on else Ended)
+
+
+def test_a_read_that_nobody_saw_is_judged_by_the_steps():
+    """A supervisor that is killed may not have recorded it yet: what is not known is not held against the trial."""
+    standing = checked(asked(), ended(), promoted())
+    changes = {"status": Status.INTERRUPTED, "elapsed_s": 4.0, "reason": "its supervisor died", "offered": "ckpt"}
+    session = a_session(2, "r0-1", **changes)
+    (entry,) = conclusion(standing, facts(a_session(), session, checked=StepsSeen(10, 11.0, 15.0)))
+    assert isinstance(entry, Continued)
+    (entry,) = conclusion(standing, facts(a_session(), session, checked=StepsSeen(10, 1.0, 15.0)))
+    assert isinstance(entry, Ended)
+    assert "went on at step 1" in (entry.reason or "")
+    unread = a_session(2, "r0-1", is_checkpoint_read=False, **changes)
+    (entry,) = conclusion(standing, facts(a_session(), unread, checked=StepsSeen(10, 11.0, 15.0)))
+    assert isinstance(entry, Ended)
+    assert "did not read the checkpoint" in (entry.reason or "")
 
 
 def test_an_interruption_before_the_first_checkpoint_starts_over():
