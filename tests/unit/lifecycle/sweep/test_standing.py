@@ -134,7 +134,7 @@ def test_a_script_that_was_changed_is_seen():
 
 
 def test_a_repeat_that_was_asked_for_is_planned_no_more():
-    planned = tuple(Planned(trial=0, seed=seed, timebox_s=10.0) for seed in (1, 2))
+    planned = tuple(Repeat(trial=0, seed=seed, timebox_s=10.0) for seed in (1, 2))
     confirming = Confirming(at=NOW, planned=planned, reason="over")
     assert fold(SPEC, [asked(), ended(), confirming, asked(1)]).planned == planned
     assert fold(SPEC, [asked(), ended(), confirming, asked(1, repeats=0, seed=1)]).planned == planned[1:]
