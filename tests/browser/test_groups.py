@@ -73,6 +73,11 @@ def test_groups_open_and_their_mean_is_drawn(page: Page, served: Ui, runs: Runs)
     label = "document.querySelector('#curves .plot')?.getAttribute('aria-label')"
     page.until(lambda: page.js(label) == "loss by step: last a 0.02")
     assert "band=" in page.driver.current_url
+    page.write("#filter", "param.seed=1")  # the mean is of the runs that the table shows
+    page.until(lambda: page.texts(".legend li .faint") == ["mean ± sd of 1 run"])
+    assert page.js(label) == "loss by step: last a 0.01"
+    page.write("#filter", "")
+    page.until(lambda: page.texts(".legend li .faint") == ["mean ± sd of 2 runs"])
 
     page.one("#by").send_keys("lr")
     page.until(lambda: [row[0] for row in rows()] == ["0.2", "0.1"])

@@ -68,8 +68,9 @@ export function values({ search, filter, columns, of }, signal) {
 }
 
 /** Mean and spread of the curves of the runs that a filter finds. */
-export const band = (filter, metric, axis, signal) =>
-  getJson(`/api/bands?${new URLSearchParams({ filter, metric, axis })}`, signal);
+/** band: {search, within}, which find its runs. */
+export const band = ({ search, within }, metric, axis, signal) =>
+  getJson(`/api/bands?${new URLSearchParams({ search, filter: within, metric, axis })}`, signal);
 
 const named = (ids) => new URLSearchParams(ids.map((id) => ["run", id]));
 

@@ -67,7 +67,8 @@ export class Chart {
 
   /**
    * curves: [{run, name, slot, x, y, missing}], bands: [{run, name, slot, xs, mean, low, high}],
-   * options: {axis, isLog, smooth, range, look, marks: [{x, text, isPause}]}. `look` is anything that changes when colours do.
+   * options: {axis, isLog, smooth, range, look, marks: [{x, text, isPause}]}.
+   * `look` is anything that changes when colours do.
    */
   draw(curves, bands, options) {
     const means = bands.map(({ xs, mean, low, high, ...band }) => ({

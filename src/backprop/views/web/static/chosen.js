@@ -9,9 +9,11 @@ import { MAX_CHOSEN } from "./route.js";
 const DETAILS_EVERY_MS = 5000; // a selected run may report new metrics
 const MAX_DRAWN = 20; // of the selected runs
 
+const bandKey = ({ search, within }) => JSON.stringify([search, within]);
+
 export class Chosen {
   #known = new Map(); // id -> {name, params, isGoingOn, metrics, main, asked_ms}
-  #bandMetrics = new Map(); // filter -> {metrics, main}
+  #bandMetrics = new Map(); // search and filter -> {metrics, main}
 
   /** route; views: {table, groups, panel, selection} that show it; on: live(), failed(error). */
   constructor(route, views, on) {
@@ -59,6 +61,15 @@ export class Chosen {
     this.route.go({ bands: isChosen ? [...others, filter] : others });
   }
 
+  /** The chosen groups, of the runs that the table shows: its search and filter hold for them, too. */
+  #bands() {
+    const { bands, search, filter: ofTable } = this.route.state;
+    return bands.map((filter) => {
+      const within = [ofTable, filter].filter(Boolean).join(" ");
+      return { filter, name: GroupsTable.label(filter), search, within };
+    });
+  }
+
   /** Show them side by side. */
   compare() {
     if (this.ids.length < 2) actions.toast("Select two runs or more to compare them.", true);
@@ -69,10 +80,11 @@ export class Chosen {
     const ids = this.ids.slice(0, MAX_DRAWN);
     for (const id of this.#known.keys()) if (!ids.includes(id)) this.#known.delete(id);
     this.#drawSelection();
-    const { bands } = this.route.state;
     await Promise.all([
       ...ids.filter((id) => !this.#known.has(id)).map((id) => this.fetch(id)),
-      ...bands.filter((filter) => !this.#bandMetrics.has(filter)).map((filter) => this.#fetchBandMetrics(filter)),
+      ...this.#bands()
+        .filter((band) => !this.#bandMetrics.has(bandKey(band)))
+        .map((band) => this.#fetchBandMetrics(band)),
     ]);
     this.#draw();
   }
@@ -97,11 +109,11 @@ export class Chosen {
         isGoingOn,
       })),
     );
-    const { bands } = this.route.state;
-    panel.setBands(bands.map((filter) => ({ filter, name: GroupsTable.label(filter) })));
+    const bands = this.#bands();
+    panel.setBands(bands);
     this.#drawSelection();
-    groups.setChosen(bands, panel.slotOf);
-    const all = [...known, ...bands.map((filter) => this.#bandMetrics.get(filter)).filter(Boolean)];
+    groups.setChosen(this.route.state.bands, panel.slotOf);
+    const all = [...known, ...bands.map((band) => this.#bandMetrics.get(bandKey(band))).filter(Boolean)];
     const main = all.find((one) => one.main !== null)?.main ?? null;
     panel.setMetrics([...new Set(all.flatMap((one) => one.metrics))].sort(), main);
     this.on.live();
@@ -114,12 +126,12 @@ export class Chosen {
     panel.setLeftOut(Math.max(0, this.ids.length - MAX_DRAWN));
   }
 
-  async #fetchBandMetrics(filter) {
+  async #fetchBandMetrics(band) {
     try {
-      const { metrics, metric } = await api.band(filter, "", "step");
-      this.#bandMetrics.set(filter, { metrics, main: metric });
+      const { metrics, metric } = await api.band(band, "", "step");
+      this.#bandMetrics.set(bandKey(band), { metrics, main: metric });
     } catch (error) {
-      if (error.status === 400) this.chooseBand(filter, false);
+      if (error.status === 400 && band.within === band.filter) this.chooseBand(band.filter, false);
       this.on.failed(error);
     }
   }

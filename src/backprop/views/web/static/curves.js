@@ -20,7 +20,7 @@ export class CurvesPanel {
   #charts = new Map(); // metric -> Chart
   #slots = new Slots();
   #runs = []; // [{id, name, detail, isGoingOn}]
-  #bands = []; // [{filter, name}]
+  #bands = []; // [{filter, name, search, within}]
   #bandCurves = new Map(); // filter and metric -> {xs, mean, low, high}
   #bandController = null;
   #marks = [];
@@ -188,8 +188,8 @@ export class CurvesPanel {
     const found = new Map();
     try {
       for (const metric of metrics)
-        for (const { filter } of this.#bands)
-          found.set(bandKey(filter, metric), await api.band(filter, metric, axis, signal));
+        for (const band of this.#bands)
+          found.set(bandKey(band.filter, metric), await api.band(band, metric, axis, signal));
     } catch (error) {
       if (error.name !== "AbortError") this.on.failed(error);
       return;

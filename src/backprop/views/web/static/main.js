@@ -144,7 +144,8 @@ class Page {
     this.runPage.setControls(state);
     this.runPage.open(state.run);
     this.panel.setControls(state);
-    const chosen = (one) => JSON.stringify([one?.runs, one?.bands]);
+    const chosen = (one) =>
+      JSON.stringify([one?.runs, one?.bands, one?.bands.length ? [one.search, one.filter] : null]);
     if (chosen(before) !== chosen(state) || !before) this.chosen.show();
     this.live?.changed();
   }
