@@ -47,7 +47,7 @@ def test_a_script_runs_and_is_recorded(runs: Runs):
     }  # fmt: skip
     assert set(document["sessions"][0]) == {
         "number", "status", "reason", "started_at", "ended_at", "elapsed_s", "exit_code", "host", "job",
-        "stopped_by", "paused_by", "paused_s",
+        "stopped_by", "paused_by", "paused_s", "pauses",
         "resume", "offered", "checkpoint_read", "resumed_from", "started_over", "only_once", "training_finished", "leftovers", "request_id",
         "git", "patch", "code_changed",
     }  # fmt: skip

@@ -4,11 +4,14 @@ import json
 import sysconfig
 from pathlib import Path
 
+import pytest
+
 from tests.frameworks.conftest import FrameworkRuns
 
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.nightly  # Optuna is installed for these only
 def test_gp_learns_and_repeats(framework_runs: FrameworkRuns):
     """Its proposals are nearer than those at random before; the same journal gives the same; lists of words, too."""
     program = """

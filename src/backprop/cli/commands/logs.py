@@ -1,6 +1,7 @@
 """The command that prints what trainers wrote: `logs`."""
 
 import codecs
+import math
 import os
 import re
 import sys
@@ -203,7 +204,7 @@ class _Current:
         self.rundir = home.rundir(run.spec.id)
         self._home = home
         self._index = index
-        self._looked_at = time.monotonic()
+        self._looked_at = -math.inf  # what the index has does not tell whether a session follows
         self._is_answered_for = False  # True between two sessions of one command, too: more is to come
 
     def is_running(self, number: int) -> bool:

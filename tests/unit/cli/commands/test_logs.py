@@ -1,10 +1,17 @@
 """Lines of several sources on one stdout: none is torn, none is lost, the last ones can be chosen."""
 
 import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from backprop.cli.commands import logs
+from backprop.lifecycle import indexing
+from backprop.records import Run, Status
+from backprop.store.home import Home
+from tests.records import SPEC, session_record
 
 
 def lines(tail: int | None = None, pattern: str | None = None, *, is_text: bool = False) -> logs._Lines:
@@ -59,3 +66,18 @@ def test_a_terminal_is_not_commanded(capsysbinary: pytest.CaptureFixture[bytes])
     shown = capsysbinary.readouterr().out
     assert b"\x1b" not in shown
     assert "é" in shown.decode()
+
+
+def test_whether_another_session_follows_is_asked_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """A run that looks ended when `logs -f` begins may be one whose job is about to begin its next session."""
+    home = Home(tmp_path / "home")
+    home.rundir(SPEC.id).path.mkdir(parents=True)
+    between = Run(spec=SPEC, status=Status.TIMEBOXED, latest=(session_record(Status.TIMEBOXED),))
+    later = Run(spec=SPEC, status=Status.RUNNING, latest=(*between.sessions, session_record(Status.RUNNING, 2)))
+    answers = iter((between, later))
+    monkeypatch.setattr(indexing, "refresh", lambda *_: True)  # it is answered for
+    index = cast("Any", SimpleNamespace(get=lambda _: SimpleNamespace(run=next(answers))))
+    current = logs._Current(home, index, between)
+    assert not current.is_running(1)
+    current.wait_for_session_after(1)
+    assert current.run.newest_number == 2
