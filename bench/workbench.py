@@ -94,7 +94,7 @@ QUICK = Sizes(
     archive_runs=500,
     archive_points=100_000,
     archive_calls=2,
-    watched_runs=3,
+    watched_runs=4,
 )
 
 
