@@ -49,7 +49,7 @@ def _views(demonstration: Demonstration) -> Iterator[tuple[str, str, tuple[int, 
     yield "dark", f"?{shown}&axis=time&log=1&metric=*", (1360, 860), "dark", _CURVES
     yield "narrow", f"?{shown}&log=1&smooth=0.7", (390, 1180), "light", _CURVES
     yield "run", f"run/{demonstration.run_id('resumed')}", (1440, 1000), "light", _CURVES
-    yield "usage", f"run/{demonstration.run_id('long-high')}?axis=time", (1100, 800), "light", _CURVES
+    yield "usage", f"run/{demonstration.run_id('long-high')}?axis=time", (1100, 1460), "light", _CURVES
     yield from _of_groups(demonstration)
 
 

@@ -37,6 +37,8 @@ export function drawMarks(u, marks, style) {
   let free = -Infinity;
   ctx.save();
   ctx.font = `${10 * unit}px ${style.fontFamily}`;
+  ctx.textAlign = "left"; // the axes leave another
+  ctx.textBaseline = "alphabetic";
   for (const { x, text, isPause } of marks) {
     const place = Math.round(u.valToPos(x, "x", true));
     if (place < bbox.left || place > bbox.left + bbox.width) continue;
