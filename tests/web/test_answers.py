@@ -150,6 +150,14 @@ def test_a_curve_has_gaps_where_it_is_not_finite(server: Server, runs: Runs):
     assert server.get("/api/runs").json["runs"][0]["best"] == 1.0
 
 
+def test_what_was_measured_has_its_unit(server: Server, runs: Runs):
+    """Bytes of memory, per cent of a core; a metric of the script has none."""
+    run_id = finished(runs, 'print(json.dumps({"step": 1, "loss": 2.0}))')
+    runs.set_usage(run_id, '{"since":0,"until":2,"count":2,"values":{"cpu":[100,50],"ram":5}}\n')
+    curves = server.get("/api/curves", run=run_id, metric=["loss", "sys/cpu", "sys/ram"]).json["curves"]
+    assert {curve["metric"]: curve["unit"] for curve in curves} == {"loss": None, "sys/cpu": "%", "sys/ram": "B"}
+
+
 def test_a_curve_that_is_asked_for_twice_is_told_once(server: Server, runs: Runs):
     """A long address costs no more than what is in it."""
     run_id = finished(runs, 'print(json.dumps({"step": 1, "loss": 2.0}))')

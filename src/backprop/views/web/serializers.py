@@ -27,6 +27,7 @@ from backprop.views.documents.run_json import (
     ticket_document,
     timeboxes_s,
 )
+from backprop.views.plots.curve_panels import unit_in
 from backprop.views.run_row import RunRow
 from backprop.views.terminal import formatting, usage_text
 from backprop.views.web import columns, logs
@@ -165,7 +166,7 @@ def _summary(name: str, view: RunView) -> dict[str, Any]:
     }
 
 
-def curve(points: curves.Curve, mark: str | None) -> dict[str, Any]:
+def curve(points: curves.Curve, view: RunView, mark: str | None) -> dict[str, Any]:
     """Points for a chart. A non-finite point is a gap in the line; its x is in `missing`.
 
     mark: the client sends it back to receive later points.
@@ -179,6 +180,7 @@ def curve(points: curves.Curve, mark: str | None) -> dict[str, Any]:
         "count": points.point_count,
         "reduced": points.is_reduced,
         "over": points.axis,  # what was measured has no steps, whatever was asked for
+        "unit": unit_in([view], points.metric),  # None: a metric of the script
         "mark": mark,
     }
 
@@ -308,7 +310,7 @@ def curve_document(
     """A curve in about `max_points` points, with its mark; or a part of one, without a mark: it does not grow."""
     points = query.curve(index, view, metric, axis, max_points=max_points, begin=begin, end=end)
     is_whole = begin is None and end is None
-    return curve(points, _mark(view, metric, points) if is_whole else None)
+    return curve(points, view, _mark(view, metric, points) if is_whole else None)
 
 
 def curve_update(index: Index, view: RunView, watch: CurveSubscription) -> dict[str, Any] | None:
@@ -328,7 +330,7 @@ def curve_update(index: Index, view: RunView, watch: CurveSubscription) -> dict[
         begin = None  # steps went back, or a session repeats some: not all new points are at the end
         points = query.curve(index, view, watch.metric, watch.axis, max_points=DEFAULT_POINTS)
     watch.mark = _mark(view, watch.metric, points)
-    return {**curve(points, watch.mark), "count": count, "axis": watch.axis, "begin": begin}
+    return {**curve(points, view, watch.mark), "count": count, "axis": watch.axis, "begin": begin}
 
 
 def _mark(view: RunView, metric: str, points: curves.Curve) -> str:

@@ -163,7 +163,8 @@ export class Chart {
     };
     const xText = axis === "time" ? timeTick : stepTick;
     const title = { labelFont: font, labelSize: 16, labelGap: 0 };
-    const yText = isLog ? (v) => format.number(Number(v.toPrecision(2))) : format.number;
+    const { unit } = this.#curves[0] ?? {};
+    const yText = (v) => format.figure(isLog ? Number(v.toPrecision(2)) : v, unit);
     return {
       width: this.canvas.clientWidth,
       height: this.canvas.clientHeight,

@@ -268,9 +268,7 @@ export class CurvesPanel {
       const over = this.#over(metric);
       const curves = this.#runs.flatMap(({ id, name }) => {
         const curve = this.data.get(id, metric);
-        return curve
-          ? [{ run: id, name, slot: this.#slots.of(id), x: curve.x, y: curve.y, missing: curve.missing }]
-          : [];
+        return curve ? [{ ...curve, run: id, name, slot: this.#slots.of(id) }] : [];
       });
       const bands = this.#bands.flatMap(({ filter, name }) => {
         const band = this.#bandCurves.get(bandKey(filter, metric));

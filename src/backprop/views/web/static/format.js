@@ -75,6 +75,12 @@ export function number(value) {
   return text.replace(/-/g, MINUS);
 }
 
+/** What a run used, in its unit; without one as a number. */
+export function figure(value, unit) {
+  if (unit?.startsWith("B")) return `${size(value)}${unit.slice(1)}`; // bytes, or bytes a second
+  return unit ? `${number(value)} ${unit}` : number(value);
+}
+
 /** 2,640 as in the terminal; "–" for null. */
 export const whole = (value) =>
   value === null || value === undefined ? "–" : value.toLocaleString("en-US");
