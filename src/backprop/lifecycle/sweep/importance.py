@@ -59,6 +59,8 @@ def _explained(column: Sequence[float | str], ranks: Sequence[float]) -> float:
         groups: dict[float | str, list[float]] = {value: [] for value in column}
         for value, rank in zip(column, ranks, strict=True):
             groups[value].append(rank)
+        if len(groups) == len(column):
+            return 0.0  # a text of its own for each, such as a folder, would explain everything
         return sum(len(some) * (fmean(some) - mean) ** 2 for some in groups.values()) / total
     others = _ranks(numbers)
     spread = sum((other - mean) ** 2 for other in others)

@@ -6,7 +6,7 @@ import random
 import msgspec
 import pytest
 
-from backprop.lifecycle.sweep.importance import LEAST_TRIALS, importances
+from backprop.lifecycle.sweep.importance import LEAST_TRIALS, by_ranks, importances
 from backprop.lifecycle.sweep.space import parse_parameters
 from backprop.lifecycle.sweep.standing import Standing, fold
 from tests.unit.lifecycle.sweep.test_standing import SPEC, asked, ended
@@ -50,3 +50,12 @@ def test_too_little_to_say():
         for entry in (asked(number, params={"lr": "0.1", "hidden": "32", "layers": "1"}), ended(number, value=0.5))
     ]
     assert importances(fold(SEARCHED, same)) is None
+
+
+def test_a_text_of_its_own_for_each_explains_nothing():
+    """As the folder that each run writes to; words that several trials share may matter."""
+    values = [float(number) for number in range(8)]
+    columns = {"out": [f"runs/{number}" for number in range(8)], "act": ["relu"] * 4 + ["gelu"] * 4}
+    found = by_ranks(columns, values)
+    assert found["out"] == 0.0
+    assert found["act"] > 0.5
