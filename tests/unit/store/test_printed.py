@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backprop.store.output.printed import Reader
+from backprop.store.output.printed import MAX_LINE, Reader
 from backprop.store.output.printed_position import Printed
-from backprop.store.output.protocol import MAX_PRINTED_LINE, json_safe
+from backprop.store.output.protocol import json_safe
 
 FIRST, SECOND = (
     json.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))
@@ -558,7 +558,7 @@ def test_a_long_line_of_a_progress_bar_says_what_is_seen_of_it():
 
 
 def test_a_long_line_says_nothing():
-    assert said("loss: 0.5" + " " * MAX_PRINTED_LINE) == []
+    assert said("loss: 0.5" + " " * MAX_LINE) == []
 
 
 @given(st.lists(st.one_of(st.text(), st.sampled_from([line for line, *_ in UNDERSTOOD])), max_size=8), st.data())

@@ -1,8 +1,6 @@
 """What a script prints for people becomes a source of its own, with a step for each line."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -289,14 +287,3 @@ def test_a_resumed_session_counts_on_after_a_change_of_units(session: Session, t
     resumed.prints("loss 0.3\n")
     resumed.metrics.look(None)
     assert resumed.recorded() == [(11, 0.3)]
-
-
-def test_the_parser_is_loaded_only_where_something_was_printed():
-    """Its regular expressions take more CPU time to compile than all else that a supervisor does at its start."""
-    program = (
-        "import sys; from backprop.store.output import printed_metrics; from backprop.supervisor import estimate; "
-        "estimate.Outlook().read(b'a line without numbers\\n', 0.0, None); "
-        "print([name for name in sys.modules if name.startswith('backprop.store.output.printed')])"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['backprop.store.output.printed_metrics']"

@@ -9,12 +9,9 @@ Many scripts print `Epoch: 3 [640/60000 (1%)]` and take the number of epochs as 
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-from backprop.store.output.protocol import MAX_PRINTED_LINE
-
-if TYPE_CHECKING:
-    from backprop.store.output.printed_position import Printed
+from backprop.store.output.printed import MAX_LINE, parse
+from backprop.store.output.printed_position import Printed
 
 _SMOOTHING_S = 30.0  # the rate is that of about the last half minute
 _MAX_COUNTERS = 100  # more are forgotten: a label may hold anything
@@ -109,7 +106,7 @@ class Outlook:
         for line in re.split(rb"[\r\n]", data[: end_of_lines(data)]):
             has_total = b"/" in line or b" of " in line or (self._epochs_given and b"poch" in line)
             is_bar = b"%|" in line and _BAR.search(line) is not None
-            if len(line) <= MAX_PRINTED_LINE and has_total and not is_bar:
+            if len(line) <= MAX_LINE and has_total and not is_bar:
                 self._see_line(line.decode(errors="replace"), now)
         self._mentions_epochs |= b"poch" in data
         for counter in (*self._epochs.values(), *self._bars.values(), *self._steps.values()):
@@ -134,8 +131,6 @@ class Outlook:
             rest = line[found.end() :] if found[1].lower() == _EPOCH else rest
         if not counts and not self._epochs_given:
             return
-        from backprop.store.output.printed import parse  # takes 40 ms: only where something is printed
-
         printed = parse(line)
         if _EPOCH not in counts and len(self._epochs_given) == 1 and printed is not None and printed.epoch is not None:
             self._see_epoch_of_given(int(printed.epoch), line, printed, now)
@@ -153,7 +148,7 @@ class Outlook:
             if total in self._steps or len(self._steps) < _MAX_COUNTERS:
                 self._steps.setdefault(total, _Counter(total, done, now, slack=0.0)).note(done)
 
-    def _see_epoch_of_given(self, number: int, line: str, printed: "Printed", now: float) -> None:
+    def _see_epoch_of_given(self, number: int, line: str, printed: Printed, now: float) -> None:
         (total,) = self._epochs_given
         if self._first_epoch is None:
             self._first_epoch = number

@@ -30,8 +30,8 @@ from backprop.store.output.printed_position import (
     position_before_metrics,
 )
 from backprop.store.output.printed_tables import Tables
-from backprop.store.output.protocol import MAX_PRINTED_LINE
 
+MAX_LINE = 2000  # characters; a longer line is not understood
 _MAX_LEVELS = 3  # of nested objects
 _MAX_NAMES = 1000  # of which is remembered what they are
 _MAX_BARS = 100  # totals of bars that are remembered
@@ -180,10 +180,10 @@ class Reader:
         end = 0
         for line in data.split(b"\n"):
             begin, end = end, end + len(line) + 1
-            before, self._before = self._before, line[:MAX_PRINTED_LINE]
+            before, self._before = self._before, line[:MAX_LINE]
             # of a long line, a progress bar's say, only what it was in the end
-            seen = line if len(line) <= MAX_PRINTED_LINE else line.rstrip(b"\r").rpartition(b"\r")[2]
-            if not (begin in may_say or self._patterns or self._tables.is_open) or len(seen) > MAX_PRINTED_LINE:
+            seen = line if len(line) <= MAX_LINE else line.rstrip(b"\r").rpartition(b"\r")[2]
+            if not (begin in may_say or self._patterns or self._tables.is_open) or len(seen) > MAX_LINE:
                 continue
             text = _shown(seen.decode(errors="replace"))
             parsed = self._of_patterns(text) or self._tables.parse(text, before)

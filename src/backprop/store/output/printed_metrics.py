@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -19,13 +18,11 @@ from backprop.store.files import open_to_append
 from backprop.store.metric_names import is_training_loss
 from backprop.store.output import protocol
 from backprop.store.output.outlook import Outlook
+from backprop.store.output.printed import MAX_LINE, Reader
+from backprop.store.output.printed_position import Printed
 from backprop.store.output.tail import LineBlock, Tail
 from backprop.store.rundir import RunDir
 from backprop.trainer import save_marks
-
-if TYPE_CHECKING:
-    from backprop.store.output.printed import Reader
-    from backprop.store.output.printed_position import Printed
 
 _PATIENCE_S = 3.0  # for the next number of steps: an evaluation makes none
 _BAR_EVERY_S = 1.0  # how often a progress bar is looked at, which has no end of line until it is full
@@ -54,9 +51,7 @@ class PrintedMetrics:
         self._outlook = outlook
         self._path = rundir.source_path(session, Source.PRINTED)
         outputs = (rundir.out_path(session), rundir.err_path(session))
-        self._patterns = patterns
-        self._tails = [Tail(path, 0) for path in outputs]
-        self._readers: dict[Tail, Reader] = {}
+        self._readers = [(Tail(path, 0), Reader(patterns)) for path in outputs]
         self._is_reported = False
         # of the line that was placed last
         self._step = 0 if offered is None else _step_before(rundir, session, offered)
@@ -98,12 +93,12 @@ class PrintedMetrics:
         has_more = True
         while has_more and not self._is_reported:
             has_more, lines = False, []
-            for tail in self._tails:
+            for tail, reader in self._readers:
                 if (stretch := tail.read(is_over=is_over)) is not None:
-                    if tail is self._tails[0] and protocol.digest(stretch.data).series:
+                    if tail is self._readers[0][0] and protocol.digest(stretch.data).series:
                         self._is_reported = True  # as JSON lines on stdout; the index may be too busy to take them
                         return
-                    found, end = _read(self._reader(tail), stretch, give_up_at)
+                    found, end = _read(reader, stretch, give_up_at)
                     has_more = is_over and now < give_up_at
                     tail.move_to(end)
                     lines += self._lines(found)
@@ -113,14 +108,6 @@ class PrintedMetrics:
             lines += self._placed(counted_step, now, is_over=is_over and not has_more)
             self._write(lines)
             now = time.monotonic()
-
-    def _reader(self, tail: Tail) -> "Reader":
-        """Made where something was printed: its regular expressions take 40 ms of CPU time to compile."""
-        if tail not in self._readers:
-            from backprop.store.output.printed import Reader
-
-            self._readers[tail] = Reader(self._patterns)
-        return self._readers[tail]
 
     def note_saved(self, checkpoint: str, counted_step: int | None) -> None:
         """Mark that a checkpoint was saved before the last look, at this optimizer step if they are counted."""
@@ -141,7 +128,7 @@ class PrintedMetrics:
     def has_unread(self) -> bool:
         """Whether there is output that was not read."""
         with suppress(OSError):
-            return not self._is_reported and any(tail.read(is_over=True) is not None for tail in self._tails)
+            return not self._is_reported and any(tail.read(is_over=True) is not None for tail, _ in self._readers)
         return False
 
     def _of_bars(self, now: float) -> list[str]:
@@ -150,23 +137,23 @@ class PrintedMetrics:
             return []
         self._bars_at = now
         found = []
-        for tail in self._tails:
-            before, text = self._bars.get(tail), tail.unfinished(protocol.MAX_PRINTED_LINE).decode(errors="replace")
+        for tail, reader in self._readers:
+            before, text = self._bars.get(tail), tail.unfinished(MAX_LINE).decode(errors="replace")
             self._bars[tail] = text
-            if "\r" in text and text != before and (bar := self._reader(tail).read_unfinished(text)) is not None:
+            if "\r" in text and text != before and (bar := reader.read_unfinished(text)) is not None:
                 found.append(bar)
         return self._lines(found)
 
-    def _lines(self, printed: "Sequence[Printed]") -> list[str]:
+    def _lines(self, printed: Sequence[Printed]) -> list[str]:
         """Lines for those that say at which step they are; others wait."""
         return [self._line(found, found.step) for found in map(self._of_training, printed) if not self._waits(found)]
 
-    def _of_training(self, found: "Printed") -> "Printed":
+    def _of_training(self, found: Printed) -> Printed:
         """The same, without its step if that is one of an epoch."""
         is_part = found.total_steps is not None and self._outlook.is_part(found.total_steps)
         return msgspec.structs.replace(found, step=None, total_steps=None) if is_part else found
 
-    def _waits(self, found: "Printed") -> bool:
+    def _waits(self, found: Printed) -> bool:
         if found.step is not None or not found.values:
             self._has_steps = self._has_steps or found.step is not None
             return found.step is None
@@ -202,7 +189,7 @@ class PrintedMetrics:
         self._unit = unit
         return [f"{json.dumps({'event': 'unit', 'unit': unit})}\n"]
 
-    def _line(self, found: "Printed", step: int | None) -> str:
+    def _line(self, found: Printed, step: int | None) -> str:
         self._step = step or 0
         line: dict[str, object] = {"step": self._step, "printed": True}
         if found.total_steps is not None and (self._has_total or self._outlook.is_total(found.total_steps)):
@@ -226,7 +213,7 @@ class PrintedMetrics:
         return {name: value for name, value in values.items() if name not in single}
 
 
-def _read(reader: "Reader", stretch: LineBlock, until: float) -> "tuple[list[Printed], int]":
+def _read(reader: Reader, stretch: LineBlock, until: float) -> tuple[list[Printed], int]:
     """What a stretch contains, read until about this monotonic instant; and where reading ended."""
     found: list[Printed] = []
     data, begin = stretch.data, 0

@@ -15,7 +15,6 @@ import msgspec
 from backprop.records import Goal, Origin, ParamOrigin, Record, is_shallow
 
 MAX_LINE_BYTES = 1 << 20  # a longer line is passed through, not understood: memory stays bounded
-MAX_PRINTED_LINE = 2000  # characters; a longer line, printed for people, is not understood
 _MAX_DURATION_S = 1e9  # thirty years: no step takes longer
 _MAX_OPTION = 200  # characters
 _MAX_UNIT = 40  # likewise
