@@ -10,6 +10,7 @@ Many scripts print `Epoch: 3 [640/60000 (1%)]` and take the number of epochs as 
 import re
 from collections.abc import Mapping
 
+from backprop.store.output.expressions import later
 from backprop.store.output.printed import MAX_LINE, parse
 from backprop.store.output.printed_position import Printed
 
@@ -18,16 +19,16 @@ _MAX_COUNTERS = 100  # more are forgotten: a label may hold anything
 _MAX_LABEL = 60
 
 _BAR = re.compile(rb"(?:^|[\r\n])([^\r\n%|]*?)(?<!\d)\d{1,3}%\|[^\r\n|]*\|\s*(\d{1,15})/(\d{1,15})\s*\[\d+:\d\d")
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+_ANSI = later(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 # spaces are bounded: a line full of them would be tried with each of their divisions
-_COUNT = re.compile(
+_COUNT = later(
     r"(?<![\w./-])(epoch|step|iter|iteration|round|update)s?"
     r"\s{0,9}[:=#]?\s{0,9}[\[(]?\s{0,9}(\d{1,15})\s*(?:/|of)\s*(\d{1,15})(?![\d.])",
     re.IGNORECASE,
 )
 _EPOCH = "epoch"
 _NUMBERS_OF_EPOCHS = {"epochs", "num_epochs", "n_epochs", "max_epochs", "num_train_epochs"}  # names of parameters
-_INNER = re.compile(r"(?<![\w./-])(\d{1,15})/\s{0,9}(\d{1,15})(?![\w./])")  # how far an epoch is
+_INNER = later(r"(?<![\w./-])(\d{1,15})/\s{0,9}(\d{1,15})(?![\w./])")  # how far an epoch is
 
 
 def end_of_lines(data: bytes) -> int:

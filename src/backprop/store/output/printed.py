@@ -18,6 +18,7 @@ import msgspec
 
 from backprop.records import Record
 from backprop.store.output import printed_names as names
+from backprop.store.output.expressions import later
 from backprop.store.output.printed_position import (
     MAX_UNDER_HEADING,
     Heading,
@@ -39,23 +40,23 @@ _MAX_BARS = 100  # totals of bars that are remembered
 # -- pairs
 
 _SMALL_WORDS = names.words("a an and at by for in new of on the with")
-_WORD = re.compile(r"[A-Za-z][\w@./'+-]*")
-_SET = re.compile(r"\W*(eval|evaluation|test|testing|val|valid|validation|dev)\b", re.IGNORECASE)
+_WORD = later(r"[A-Za-z][\w@./'+-]*")
+_SET = later(r"\W*(eval|evaluation|test|testing|val|valid|validation|dev)\b", re.IGNORECASE)
 
-_NUMBER = re.compile(
+_NUMBER = later(
     r"(?<![\w.@])[-+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?(?!\w)(?!:(?!\s+\d+%\|))|(?<![\w.@])[-+]?(?:nan|inf)\b",
     re.IGNORECASE,
 )
 # behind a number; of time or memory
-_UNIT = re.compile(r"\s?(?:s|ms|us|sec|secs|seconds|min|h|GB|GiB|MB|MiB|[a-z]{0,9}/s|s/[a-z]{1,9})(?=[\s,.;|])")
-_DELIMITER = re.compile(
+_UNIT = later(r"\s?(?:s|ms|us|sec|secs|seconds|min|h|GB|GiB|MB|MiB|[a-z]{0,9}/s|s/[a-z]{1,9})(?=[\s,.;|])")
+_DELIMITER = later(
     r"[,;|\t()\[\]{}<>\"]|\s{2,}|\s[-–—/]\s|: |(?<![\w.])[\d.]+(?:\s|(?:s|ms|us|sec|h|GB|GiB|MB|MiB)(?=\s))|%"  # noqa: RUF001  dashes that are printed
 )
-_REMARK = re.compile(r"\s{0,9}\(([A-Za-z ]{1,20})\)$")  # behind a name: loss (avg)
+_REMARK = later(r"\s{0,9}\(([A-Za-z ]{1,20})\)$")  # behind a name: loss (avg)
 _OF_TIME = names.words("h hours min ms s sec seconds us")  # such a remark: fwd(ms)
 # 2,31 is no 2, and 2,310 may be 2.31: only 2,310.5 and 2,310,000 are certain
-_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+(?!\d|\.\d|,\d{3})|[-+]?0,\d")
-_RATIO = re.compile(r"\s*/\s*(\d+)\b")
+_DECIMAL_COMMA = later(r"[-+]?\d+,\d+(?!\d|\.\d|,\d{3})|[-+]?0,\d")
+_RATIO = later(r"\s*/\s*(\d+)\b")
 
 
 class _Pair(Record, frozen=True):
@@ -76,7 +77,7 @@ class _Pair(Record, frozen=True):
         return self.name in {"train", "val", "valid", "test", "dev"} and self.is_explicit and self.is_fraction
 
 
-_GOES_ON = re.compile(r"\.\w|-\d|/\w*[a-z]|%\|")  # behind a number: it is of a file, a date, a rate, a progress bar
+_GOES_ON = later(r"\.\w|-\d|/\w*[a-z]|%\|")  # behind a number: it is of a file, a date, a rate, a progress bar
 
 
 def _pairs(line: str) -> Iterator[_Pair]:
@@ -370,12 +371,12 @@ def _turned(line: str) -> str:
     return ", ".join(f"{name}: {number}" for number, name in cells)
 
 
-_MAY_SAY_SOMETHING = re.compile(r"\d|\bnan\b|\binf\b", re.IGNORECASE)
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
-_IN_BRACKETS = re.compile(r"([:=])\s*\[\s*([-+\d.eE]+)\s*\]")  # Dice: [0.83]
-_BULLET = re.compile(r"^[-*>\N{BULLET}]\s+")
-_BEHIND_NAME = re.compile(r"([A-Za-z]) \[(-?\d*\.\d+(?:[eE][-+]?\d+)?)\]")  # Pseudo dice [0.83]
-_PRINTED_BY_R = re.compile(r"\[\d+\] \"(.*)\"")
+_MAY_SAY_SOMETHING = later(r"\d|\bnan\b|\binf\b", re.IGNORECASE)
+_ANSI = later(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
+_IN_BRACKETS = later(r"([:=])\s*\[\s*([-+\d.eE]+)\s*\]")  # Dice: [0.83]
+_BULLET = later(r"^[-*>\N{BULLET}]\s+")
+_BEHIND_NAME = later(r"([A-Za-z]) \[(-?\d*\.\d+(?:[eE][-+]?\d+)?)\]")  # Pseudo dice [0.83]
+_PRINTED_BY_R = later(r"\[\d+\] \"(.*)\"")
 # words of other languages for what is printed most
 _FOREIGN = (
     *(("训练", "train_"), ("验证集", "val_"), ("验证", "val_"), ("测试集", "test_"), ("测试", "test_")),
@@ -383,24 +384,24 @@ _FOREIGN = (
     ("\N{FULLWIDTH COLON}", ": "),
 )
 # Loss at step 100: 0.5; Score at iteration 0 is 4088.19
-_AT_STEP = re.compile(
+_AT_STEP = later(
     r"\s(?:at|after|in|on|for) (?:global )?(?:step|iteration|iter|epoch|episode|batch|round)\s{0,9}"
     r"#?\d[\d,]*(?:/\d+)?\s{0,9}(?=[:=]\s|is\s[-+\d.eE]+%?\.?$)",
     re.IGNORECASE,
 )
 # Train loss 64998 0.302735; Validation loss 64000:  0.323265
-_STEP_BETWEEN = re.compile(r"((?:[A-Za-z]{1,20}[ _])?loss)\s(\d+)(?::\s{1,9}|\s)(?=-?\d+\.\d)", re.IGNORECASE)
+_STEP_BETWEEN = later(r"((?:[A-Za-z]{1,20}[ _])?loss)\s(\d+)(?::\s{1,9}|\s)(?=-?\d+\.\d)", re.IGNORECASE)
 # 20 iter, 20000 ts, -483 rew
-_TURNED = re.compile(r"\s{0,9}([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s([A-Za-z][\w/]{0,30}(?:\s[A-Za-z]\w{0,30})?)\s{0,9}")
-_TURNED_LAST = re.compile(r"(?<!\S)([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s([A-Za-z][\w/]{0,30}(?:\s[A-Za-z]\w{0,30})?)$")
+_TURNED = later(r"\s{0,9}([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s([A-Za-z][\w/]{0,30}(?:\s[A-Za-z]\w{0,30})?)\s{0,9}")
+_TURNED_LAST = later(r"(?<!\S)([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s([A-Za-z][\w/]{0,30}(?:\s[A-Za-z]\w{0,30})?)$")
 _STEPS_BEHIND = names.words("iter iters ts timesteps")
 # tensor(2.3111, grad_fn=<NllLossBackward0>), Array(0.31, dtype=float32), np.float64(0.31)
-_WRAPPED = re.compile(
+_WRAPPED = later(
     r"\b(?:tensor|Array|(?:np|numpy)\.\w{1,20})\(\s{0,9}([-+]?(?:\d[\d.]*(?:[eE][-+]?\d+)?|nan|inf))\s{0,9}(?:,[^()]{0,200})?\)"
 )
-_LOGGED = re.compile(r"^(?:DEBUG|INFO|WARNING|ERROR|CRITICAL):[\w.]+:\s*")  # as the standard library's logging does
+_LOGGED = later(r"^(?:DEBUG|INFO|WARNING|ERROR|CRITICAL):[\w.]+:\s*")  # as the standard library's logging does
 # one of several lines that an object is printed on: what it is of, a validation say, is on another one
-_OF_SETTINGS = re.compile(r"\w[:=] ?(?:None|True|False|\.{0,2}/)")  # values that no metric has
+_OF_SETTINGS = later(r"\w[:=] ?(?:None|True|False|\.{0,2}/)")  # values that no metric has
 _MIN_SETTINGS = 3
 # measures of quality with names so short or so common that they count only where nothing else is on the line
 _QUALITY = (
@@ -408,11 +409,11 @@ _QUALITY = (
     r"(?:m?ap|cider|spice|minp|r2)(?:[@_-]?\d[\d.:-]*)?(?: score)?(?: \([a-z]+\))?"
     r"(?:\s?[:=]\s{0,9}[-+]?\d{0,3}\.\d+|\s[-+]?\d{0,3}\.\d{3,})\s?%?"
 )
-_QUALITIES = re.compile(
+_QUALITIES = later(
     rf"(?:.{{0,100}} - |\[[^\]]{{0,60}}\]\s)?{_QUALITY}(?:\s?[,;|]?\s{{1,4}}{_QUALITY}){{0,9}}", re.IGNORECASE
 )
-_OF_OBJECT = re.compile(r"""^(["'])[^"']*\1\s*:\s*[^\s,]+,?$""")
-_CALL = re.compile(r"^[A-Za-z_][\w.]*\(.*\)$")  # Namespace(lr=0.1, epoch=3)
+_OF_OBJECT = later(r"""^(["'])[^"']*\1\s*:\s*[^\s,]+,?$""")
+_CALL = later(r"^[A-Za-z_][\w.]*\(.*\)$")  # Namespace(lr=0.1, epoch=3)
 
 
 def _of_set(line: str, name: str) -> str:
@@ -426,8 +427,8 @@ def _of_set(line: str, name: str) -> str:
 
 # -- objects
 
-_JSON_BEGINS = re.compile(r"\{\s*[\"']")
-_LITERAL = re.compile(r"'((?:[^'\\]|\\.){1,100})'\s*:\s*(?:'([^']{0,40})'|([-+\w.]+)|\{)")
+_JSON_BEGINS = later(r"\{\s*[\"']")
+_LITERAL = later(r"'((?:[^'\\]|\\.){1,100})'\s*:\s*(?:'([^']{0,40})'|([-+\w.]+)|\{)")
 
 
 def _object(line: str) -> Mapping[str, Any] | None:

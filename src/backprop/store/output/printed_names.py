@@ -6,6 +6,8 @@ Names enter, as they are printed or in lower case; what they are leaves. Nothing
 import re
 from functools import lru_cache
 
+from backprop.store.output.expressions import later
+
 _MAX_NAMES = 1000  # of which is remembered what they are
 
 
@@ -63,10 +65,10 @@ _SETTINGS = words(
     num_workers seed testsize trainsize warmup weight_decay
     """
 )
-_PARTS = re.compile(r"[A-Z]?[a-z]+\d*|[A-Z]+(?![a-z])\d*|\d+")
-_AT_RANK = re.compile(r"(?:acc|prec|hit|recall)s?@\d")
+_PARTS = later(r"[A-Z]?[a-z]+\d*|[A-Z]+(?![a-z])\d*|\d+")
+_AT_RANK = later(r"(?:acc|prec|hit|recall)s?@\d")
 # how much is done in a second: tokens_per_second, it/s, TFLOP/s/device
-_THROUGHPUT = re.compile(
+_THROUGHPUT = later(
     r"(?:^|[/_ ])(?:fps|tps|wps|mfu|throughput)$"
     r"|(?:examples?|flops?|frames?|images?|imgs?|iters?|its?|samples?|seqs?|sequences?|steps?|tok|tokens?|words?)"
     r"(?:/|_?per_?)(?:s|sec|second)(?:$|[/_])",

@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from backprop.records import Record
+from backprop.store.output.expressions import later
 from backprop.store.output.printed_names import words
 
 _MAX_COUNT = 1 << 53
@@ -33,47 +34,47 @@ _OF_ALL = r"(?:\s{0,9}(?:/|of)\s{0,9}(\d[\d,]*)(?![\d,]*[\d/]))?"
 # between a name and its count; bounded, since a line full of spaces would be tried with each of their divisions
 _SIGN = r"\s{0,9}[:=#]?\s{0,9}\[?\(?\s{0,9}"
 _BEGIN = r"(?<![\w./-])"
-_STEP = re.compile(
+_STEP = later(
     rf"{_BEGIN}(?:(?:global|train|training|optimizer)[ _])?"
     r"(?:steps?|iters?|iterations?|it[es]?|updates?|up\.|num_updates|total_timesteps|timesteps?|episodes?|rounds?|generation)"
     rf"{_SIGN}{_COUNT}{_OF_ALL}",
     re.IGNORECASE,
 )
 # Paddle calls an epoch a pass; where an iteration has steps, it is one
-_EPOCH = re.compile(
+_EPOCH = later(
     rf"{_BEGIN}(?:(?:epoch|ep\.?)(?:\((?:train|val)\))?|pass(?=\s\d+,\s(?:batch|cost)\b)"
     r"|iteration(?=[:\s]\s?\d+,?\s{1,3}step[:\s]\s?\d+/))"
     rf"{_SIGN}(\d+(?:\.\d+)?)(?![\d.]*[eE%])(?:\s{{0,9}}(?:/|of)\s{{0,9}}(\d+))?",
     re.IGNORECASE,
 )
-_EPOCH_BEHIND = re.compile(rf"{_BEGIN}(\d+)epoch:\w+:\d+-(\d+)batch:")  # ESPnet: 1epoch:train:683-1364batch:
+_EPOCH_BEHIND = later(rf"{_BEGIN}(\d+)epoch:\w+:\d+-(\d+)batch:")  # ESPnet: 1epoch:train:683-1364batch:
 # Train: 0 [  50/1251 (  4%)]; Train: [14/300][250/1251]; Train:    1/3 ( 33%) [  49/323 ( 15%)]
-_TIMM = re.compile(
+_TIMM = later(
     r"(?:^|\s)(?:Train|Test|Eval|Val)\w{0,9}:?\s{1,9}\[?(\d+)(?:/(\d+))?\]?\s{0,9}(?:\(\s{0,3}\d+%\)\s{0,9})?\[",
     re.IGNORECASE,
 )
-_COUNT_OF_ALL = re.compile(r"^(\d+)/(\d+): ")  # keras-rl
+_COUNT_OF_ALL = later(r"^(\d+)/(\d+): ")  # keras-rl
 # XGBoost and LightGBM, CatBoost; LightGBM in R
-_ROUND = re.compile(r"^\[(\d+)\](?=\t|:\s)|^(\d+):(?=\t|\s{2,9}learn:)")
-_IN_BRACKETS = re.compile(r"(?:^| - )\[(\d+)\](?= [A-Za-z][\w ]{0,40}(?:=|: ?| )\s?[-+\d])")  # [499] err = 0.9
-_GLOBAL_STEP = re.compile(
+_ROUND = later(r"^\[(\d+)\](?=\t|:\s)|^(\d+):(?=\t|\s{2,9}learn:)")
+_IN_BRACKETS = later(r"(?:^| - )\[(\d+)\](?= [A-Za-z][\w ]{0,40}(?:=|: ?| )\s?[-+\d])")  # [499] err = 0.9
+_GLOBAL_STEP = later(
     rf"{_BEGIN}(?:global[_ ]step|num_updates|nupdates|(?:env|policy)_steps?|(?:total|num)_timesteps)"
     r"\s{0,9}[:=]?\s{0,9}(\d[\d,]*)(?:\.0*)?(?![\w.])",
     re.IGNORECASE,
 )
 # tqdm's; one that has another description is of something else
-_BAR = re.compile(
+_BAR = later(
     r"^(?:(?:epochs?|train|training|steps?|iters?)\b.*?)?\s{0,9}\d{1,3}%\|[^|]*\|\s*(\d+)/(\d+)\s*\[", re.IGNORECASE
 )
-_PLURAL = re.compile(r"(?:steps|iters|iterations|epochs|rounds|episodes|updates)\s*[:=]", re.IGNORECASE)
+_PLURAL = later(r"(?:steps|iters|iterations|epochs|rounds|episodes|updates)\s*[:=]", re.IGNORECASE)
 # counted in an epoch, by a word: Batch [350], iters: 100; by nothing: 2000 / 8223, [640/60000 (1%)]
-_BATCH = re.compile(rf"{_BEGIN}batch{_SIGN}{_COUNT}{_OF_ALL}|{_BEGIN}iters:\s{{0,9}}{_COUNT}", re.IGNORECASE)
-_INNER = re.compile(r"(?<![\w./-])(\d{1,15})\s{0,3}/\s{0,9}(\d{1,15})(?![\w./])(?!\s\d{1,2}:\d\d)")
+_BATCH = later(rf"{_BEGIN}batch{_SIGN}{_COUNT}{_OF_ALL}|{_BEGIN}iters:\s{{0,9}}{_COUNT}", re.IGNORECASE)
+_INNER = later(r"(?<![\w./-])(\d{1,15})\s{0,3}/\s{0,9}(\d{1,15})(?![\w./])(?!\s\d{1,2}:\d\d)")
 # what such a count is of, if it is no epoch: Patience 0/50, Fold 1/5
-_OF_STOPPING = re.compile(r"(?:patience|counter|stopping|fold)$", re.IGNORECASE)
+_OF_STOPPING = later(r"(?:patience|counter|stopping|fold)$", re.IGNORECASE)
 # before metrics: [3/25][150/781], an epoch and its batch; Keras' bars of an epoch
-_EPOCH_AND_BATCH = re.compile(r"\[(\d{1,9})/(\d{1,9})\]\s?\[\s{0,9}(\d{1,9})/(\d{1,9})\]")
-_BAR_OF_KERAS = re.compile(r"\s{0,9}(\d{1,15})/(\d{1,15}) (?:\[=*>?\.*\]|\N{BOX DRAWINGS HEAVY HORIZONTAL}+)\s")
+_EPOCH_AND_BATCH = later(r"\[(\d{1,9})/(\d{1,9})\]\s?\[\s{0,9}(\d{1,9})/(\d{1,9})\]")
+_BAR_OF_KERAS = later(r"\s{0,9}(\d{1,15})/(\d{1,15}) (?:\[=*>?\.*\]|\N{BOX DRAWINGS HEAVY HORIZONTAL}+)\s")
 
 _UNITS = {
     "env_step": "environment step",
@@ -122,17 +123,23 @@ def position(line: str) -> dict[str, Any]:
     rest = line  # without the epoch
     if found := _EPOCH.search(line) or _TIMM.search(line):
         epoch, epochs = float(found[1]), count(found[2])
-        rest = f"{line[: found.start()]}\n{line[found.end() - (found.re is _TIMM) :]}"
+        rest = f"{line[: found.start()]}\n{line[found.end() - (found.re.pattern == _TIMM.pattern) :]}"
     elif found := _EPOCH_BEHIND.search(line):
         epoch, inner = float(found[1]), count(found[2])
     if found := _GLOBAL_STEP.search(line) or _ROUND.search(line) or _IN_BRACKETS.search(line):
         step = count(next(filter(None, found.groups())))
-        unit = _unit(found[0]) if found.re is _GLOBAL_STEP else "round" if found.re is _ROUND else None
+        unit = (
+            _unit(found[0])
+            if found.re.pattern == _GLOBAL_STEP.pattern
+            else "round"
+            if found.re.pattern == _ROUND.pattern
+            else None
+        )
     elif (found := _BAR.search(line) or _COUNT_OF_ALL.search(line)) or (found := _step(rest)):
         step, total = count(found[1]), count(found[2])
         if epoch is not None and total is not None:  # that of the epoch
             inner, inners, step, total = step, total, None, None
-        unit = _unit(found[0]) if step is not None and found.re is _STEP else None
+        unit = _unit(found[0]) if step is not None and found.re.pattern == _STEP.pattern else None
     if inner is None:
         inner, inners = _in_epoch(rest, has_epoch=epoch is not None)
     return {
@@ -193,14 +200,14 @@ def _unit(text: str) -> str | None:
 # -- headings
 
 MAX_UNDER_HEADING = 8192  # bytes of output that a heading is of
-_STAMP = re.compile(r"^[\[(]?\d{2,4}[-/]\d\d[-/]\d\d[T ,]\d\d:\d\d:\d\d[.,\d]*[\])]?:?\s")
-_SEGMENT = re.compile(r" - |\] |\| |: |, |> ")
-_GROUP = re.compile(r"[\[(<][^()\[\]<>]*[\])>]")
+_STAMP = later(r"^[\[(]?\d{2,4}[-/]\d\d[-/]\d\d[T ,]\d\d:\d\d:\d\d[.,\d]*[\])]?:?\s")
+_SEGMENT = later(r" - |\] |\| |: |, |> ")
+_GROUP = later(r"[\[(<][^()\[\]<>]*[\])>]")
 _BEFORE = words(
     "begin beginning current evaluating evaluation finished learning new now running start starting train training"
 )
 _BEHIND = words("begin begins done finished results started starts")
-_ASCII_WORD = re.compile(r"[A-Za-z]+|\d")
+_ASCII_WORD = later(r"[A-Za-z]+|\d")
 
 
 class Heading(Record, frozen=True):

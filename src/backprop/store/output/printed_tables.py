@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from backprop.records import Record
+from backprop.store.output.expressions import later
 from backprop.store.output.printed_names import SETS, has_strong_word, is_column, is_strong, is_weak, words
 from backprop.store.output.printed_position import Printed, as_count, as_number, count
 
@@ -112,12 +113,12 @@ class Tables:
         return None if cells is None else _of_row(cells)
 
 
-_CELLS = re.compile(r"\|\s+([A-Za-z][\w/. -]*?)\s*\|\s*([^|]*)\|")
-_COLUMN = re.compile(r"[A-Za-z#][\w./()@:#-]*")
-_BAR_BEGINS = re.compile(r":?\s{1,9}\d{1,3}%[ |]")  # behind the cells of Ultralytics's
-_DIGIT_BEGINS = re.compile(r"(?:^|[\s|,])[-+.]?\d")
+_CELLS = later(r"\|\s+([A-Za-z][\w/. -]*?)\s*\|\s*([^|]*)\|")
+_COLUMN = later(r"[A-Za-z#][\w./()@:#-]*")
+_BAR_BEGINS = later(r":?\s{1,9}\d{1,3}%[ |]")  # behind the cells of Ultralytics's
+_DIGIT_BEGINS = later(r"(?:^|[\s|,])[-+.]?\d")
 _PROSE = words("a an and at by each every for from in is no not of on or the this to was we with")
-_SIGNS = re.compile(r"[^\w./@#:-]+|(?<= )/(?= )")
+_SIGNS = later(r"[^\w./@#:-]+|(?<= )/(?= )")
 
 
 def _cells_of(text: str, by: str | None) -> list[_Column]:
@@ -217,9 +218,9 @@ def _row(text: str, header: _Header) -> Mapping[str, str] | None:
 
 
 _REPORT = ("precision", "recall", "f1-score", "support")  # scikit-learn's and seqeval's, a class a row
-_AVERAGE = re.compile(r"\s*((?:micro|macro|weighted) avg|avg / total)" + r"\s+([\d.]+)" * len(_REPORT))
-_NUMERIC = re.compile(r"[-+]?\.?\d|nan|inf|N/A", re.IGNORECASE)
-_PLACE = re.compile(r"(\d[\d,]*)(?:\.0*)?(?:/(\d+))?")
+_AVERAGE = later(r"\s*((?:micro|macro|weighted) avg|avg / total)" + r"\s+([\d.]+)" * len(_REPORT))
+_NUMERIC = later(r"[-+]?\.?\d|nan|inf|N/A", re.IGNORECASE)
+_PLACE = later(r"(\d[\d,]*)(?:\.0*)?(?:/(\d+))?")
 
 
 def _of_row(cells: Mapping[str, str]) -> Printed | None:
