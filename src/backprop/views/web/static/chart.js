@@ -207,21 +207,7 @@ export class Chart {
           values: (_, splits) => splits.map((v) => (v === null ? "" : yText(v))),
         },
       ],
-      series: [
-        {},
-        ...this.#curves.flatMap((curve) => {
-          const { colour, dash } = ink(curve.slot);
-          const main = {
-            stroke: colour,
-            dash,
-            width: 1.75,
-            points: { show: (u, index) => isSparse(u, index), size: 5, fill: colour },
-          };
-          const raw = { stroke: colour + RAW_ALPHA, width: 1, points: { show: false } };
-          const edge = { stroke: "transparent", width: 0, points: { show: false } };
-          return curve.low ? [main, edge, edge] : smooth > 0 ? [raw, main] : [main];
-        }),
-      ],
+      series: [{}, ...this.#curves.flatMap((curve) => seriesOf(curve, smooth > 0))],
       bands: bandPairs(this.#curves, smooth).map(([low, high, slot]) => ({
         series: [high, low],
         fill: ink(slot).colour + BAND_ALPHA,
@@ -315,6 +301,20 @@ export class Chart {
     this.#plot = null;
     this.root.remove();
   }
+}
+
+/** The uPlot series of a curve: one line, and also the raw one where it is smoothed, or the two edges of a spread. */
+function seriesOf(curve, isSmoothed) {
+  const { colour, dash } = ink(curve.slot);
+  const main = {
+    stroke: colour,
+    dash,
+    width: 1.75,
+    points: { show: (u, index) => isSparse(u, index), size: 5, fill: colour },
+  };
+  const raw = { stroke: colour + RAW_ALPHA, width: 1, points: { show: false } };
+  const edge = { stroke: "transparent", width: 0, points: { show: false } };
+  return curve.low ? [main, edge, edge] : isSmoothed ? [raw, main] : [main];
 }
 
 /** Of each band the numbers of the series that are its edges, and its slot. */
