@@ -271,8 +271,10 @@ def recorded(record: Callable[[Runs], None]) -> Callable[..., Iterator[Runs]]:
         made = Runs(folder / "original")
         made.environment = {**environment}
         yield made
-        made.clean_up()
-        shutil.rmtree(folder / "original")
+        try:
+            made.clean_up()
+        finally:
+            shutil.rmtree(folder / "original")
 
     return fixture
 

@@ -195,6 +195,10 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pytest
     for name in _MODULES:
         importlib.import_module(f"backprop.{name}")
+    for name, module in list(sys.modules.items()):
+        if name.startswith("backprop.store.output."):
+            for value in vars(module).values():
+                getattr(value, "finditer", None)  # compiles expressions that wait for their first use
     gc.collect()
     gc.freeze()  # what is here is never garbage: a fork whose collector went through it would copy all of it
     control = socket.socket(fileno=int(sys.argv[1]))

@@ -3,13 +3,16 @@
 import json
 import os
 import re
+import signal
 import subprocess
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Runs, recorded, wait_for
+from backprop.lifecycle.sweep.journal import SweepJournal
+from tests.conftest import HANG_S, Runs, recorded, wait_for
 
 # its score depends on --lr alone, so that a sweep is the same however long a step takes
 TRAIN = """
@@ -406,6 +409,22 @@ def test_what_ends_a_sweeper_in_the_background_is_said(runs: Runs):
     assert (done.returncode, "sweeper.log" in done.stderr, " within 30 s" in done.stderr) == (2, True, False), (
         done.stderr
     )
+
+
+def test_a_stop_holds_where_a_tick_was_at_work(runs: Runs):
+    """Whoever has the sweep just then may end without stopping the trials: then `stop` does that itself."""
+    runs.script(GATED)
+    param = ("--sampler", "grid", "--param", "lr=0.3,0.5,0.9")
+    assert runs.call("sweep", "train.py", "-n", "s", *OPTIONS, *param, *UNHURRIED, "-d").returncode == 0
+    wait_for(lambda: any(run["last_step"] for run in documents(runs).values()))
+    os.kill(entries(runs, "began")[-1]["pid"], signal.SIGKILL)
+    with closing(SweepJournal(journal_path(runs))) as ours:
+        wait_for(ours.own)
+        stopping = runs.start("sweep", "stop", "s")
+        wait_for(lambda: entries(runs, "stop_asked"))
+    assert stopping.wait(HANG_S) == 0
+    assert [entry["event"] for entry in entries(runs, "stop_asked", "stopped")] == ["stop_asked", "stopped"]
+    assert {run["status"] for run in documents(runs).values()} == {"stopped"}
 
 
 def test_a_sweep_is_removed_without_its_runs(runs: Runs):

@@ -53,8 +53,8 @@ class LocalEngine:
     def observe(self, run: Run) -> Observation:
         """ENDED if no process holds the lock on the journal, else RUNNING. Never blocks."""
         with closing(Journal(self._home.rundir(run.spec.id).journal_path)) as journal:
-            is_free = journal.try_lock()
-        return Observation(phase=Phase.ENDED if is_free else Phase.RUNNING)
+            is_owned = journal.is_owned()
+        return Observation(phase=Phase.RUNNING if is_owned else Phase.ENDED)
 
 
 def _work(submission: Submission) -> NoReturn:

@@ -102,7 +102,9 @@ class FileIn:
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def __get__(self, folder: _Folder, _: type) -> Path:
+    def __get__(self, folder: _Folder | None, owner: type) -> Path:
+        if folder is None:
+            raise AttributeError(f"{owner.__name__} itself is no folder")
         return folder.path / self._name
 
 

@@ -162,9 +162,11 @@ class LiveFeed:
     def _catch_up(self, index: Index) -> float:
         """Bring the index in step with the run directories. Returns the CPU time that took, in seconds."""
         began_s = time.thread_time()
+        self._catch_up_at = time.monotonic()
         indexing.catch_up(self.home, index, self._messages.append)
         taken_s = time.thread_time() - began_s
-        self._catch_up_at = time.monotonic() + self._catching_up.interval_s(taken_s)
+        if self._catch_up_at != float("-inf"):  # nobody has asked for another one meanwhile
+            self._catch_up_at = time.monotonic() + self._catching_up.interval_s(taken_s)
         return taken_s
 
     def _outdated_state(self, error: Exception) -> LiveState:

@@ -85,8 +85,6 @@ class LiveRows:
         opened = request.open_groups if own_group is None else request.open_groups | {own_group}
         heads, single_ids = self._heads(index, wanted, request, opened)
         singles = self._singles(index, wanted, request.limit, single_ids)
-        if chosen is not None and not wanted.search and not wanted.conditions and not _is_in(chosen, singles, heads):
-            singles = [*singles[: request.limit - 1], chosen]
         rows: list[Row] = []
         placed: list[GroupHead | RunView] = [*heads, *singles]
         for one in sorted(placed, key=_place)[: request.limit]:
@@ -94,7 +92,10 @@ class LiveRows:
                 rows += [one, *self._members(index, wanted, one, request.limit)]
             else:
                 rows.append(self._run_row(index, one))
-        ids = {row.view.run.spec.id for row in rows if isinstance(row, RunRow)}
+        is_all = not wanted.search and not wanted.conditions
+        if chosen is not None and is_all and request.run_id not in _run_ids(rows):  # archived, or cut off by the limit
+            rows = [*rows[: max(0, request.limit - 1)], self._run_row(index, chosen)]
+        ids = _run_ids(rows)
         self._trends = {run_id: known for run_id, known in self._trends.items() if run_id in ids}
         first = next((row for row in rows if _is_selected(row, request)), rows[0] if rows else None)
         return Rows(
@@ -197,10 +198,9 @@ def _in_group(views: Iterable[RunView], group: str) -> list[RunView]:
     return [view for view in views if view.annotations.group == group]
 
 
-def _is_in(chosen: RunView, singles: Sequence[RunView], heads: Sequence[GroupHead]) -> bool:
-    """Whether a run is listed."""
-    is_member = any(head.name == chosen.annotations.group for head in heads)
-    return is_member or any(view.run.spec.id == chosen.run.spec.id for view in singles)
+def _run_ids(rows: Iterable[Row]) -> set[str]:
+    """The runs with a row of their own."""
+    return {row.view.run.spec.id for row in rows if isinstance(row, RunRow)}
 
 
 def _metric(views: Sequence[RunView]) -> str | None:

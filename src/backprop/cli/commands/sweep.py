@@ -365,14 +365,18 @@ def stop(*, name: str) -> None:
     if (finished := observe(home, spec).standing.finished) is not None:
         say(f"sweep {spec.name} has ended already: {finished.reason}")
         return
-    if is_driven(home, spec):
+    is_asked = is_driven(home, spec)
+    if is_asked:
         ask_to_stop(home, spec)
         deadline = time.monotonic() + _STOP_S
         while is_driven(home, spec):
             if time.monotonic() > deadline:
                 raise BusyError(f"sweep {spec.name} has not stopped yet; check with: backprop sweep status {spec.name}")
             time.sleep(_LOOK_EVERY_S)
-    else:
+    standing = observe(home, spec).standing
+    if not is_asked or (
+        standing.stopped is None and standing.finished is None
+    ):  # a tick does not stop trials, or it died
         with _sweeper(home, spec) as sweeper:
             sweeper.stop("backprop sweep stop")
     say(f"sweep {spec.name} is stopped; continue with: backprop sweep resume {spec.name}")

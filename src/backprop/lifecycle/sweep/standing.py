@@ -151,7 +151,11 @@ class Standing(Record, frozen=True):
     @property
     def start(self) -> tuple[float, float] | None:
         """How long a start and a first rung take, in seconds: medians. None while too few trials show it."""
-        seen = [(one.start_s, one.first_rung_s) for one in self.searched if one.start_s and one.first_rung_s]
+        seen = [
+            (one.start_s, one.first_rung_s)
+            for one in self.searched
+            if one.start_s is not None and one.first_rung_s is not None
+        ]
         if len(seen) < _MEASURED_STARTS:
             return None
         return median(start_s for start_s, _ in seen), median(rung_s for _, rung_s in seen)

@@ -22,6 +22,7 @@ _E = TypeVar("_E", bound=AnyEntry)
 
 _ASKED = "asked"  # folder of a run, for requests
 HEARTBEAT_INTERVAL_S = 10.0  # between two updates of the file's modification time by the process that has it locked
+_TAKEN = {errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK}  # what a kernel says of a lock that another process has
 _LOOKING_S = 0.01  # a look at the lock is shorter
 _HEARTBEAT_TIMEOUT_S = 35.0  # without an update its holder counts as lost; on a busy machine it may be late
 
@@ -90,7 +91,7 @@ class JournalFile(Generic[_E]):
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if error.errno in {errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK}:
+            if error.errno in _TAKEN:
                 return False
             raise
         self.is_locked = True
@@ -110,8 +111,10 @@ class JournalFile(Generic[_E]):
             return False
         try:
             fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+        except OSError as error:
+            if error.errno in _TAKEN:
+                return True
+            raise
         fcntl.flock(self._fd, fcntl.LOCK_UN)
         return False
 

@@ -305,17 +305,17 @@ class WatchApp(App[None]):
         views = (row.view for row in self._state.rows.rows if isinstance(row, RunRow))
         return next((view for view in views if view.run.spec.id == run_id), None)
 
-    def _chosen(self) -> RunView | None:
-        """The run under the cursor. Of a group, says what to do instead."""
+    def _chosen(self, what: str) -> RunView | None:
+        """The run under the cursor. Of a group, says what to do instead: a command with this word."""
         run_id, group = self.query_one(RunsTable).selection
         if group is not None:
             words = shlex.quote(f"group={quoted(group)}")
-            self._say(f"Open the group (enter) and choose a run. For all of them: backprop stop --filter {words}")
+            self._say(f"Open the group (enter) and choose a run. For all of them: backprop {what} --filter {words}")
         return self._view(run_id)
 
     def action_request(self, what: str) -> None:
         """Stop, kill, pause or resume the run under the cursor."""
-        if (view := self._chosen()) is not None:
+        if (view := self._chosen({"kill": "stop --now"}.get(what, what))) is not None:
             made = self._run_requests
             {"stop": made.stop, "kill": made.kill, "pause": made.pause, "resume": made.resume}[what](view)
 

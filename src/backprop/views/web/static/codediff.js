@@ -10,6 +10,7 @@ const OPEN_LINES = 400; // files are open as long as they have no more lines in 
 export class CodeDifference {
   #runs = []; // [{id, name}]
   #pair = null; // [id, id], of what is shown
+  #offered = ""; // the lists to choose the two from
   #controller = null;
 
   /** on: controls({code: [from, to]}). */
@@ -36,7 +37,8 @@ export class CodeDifference {
     const ids = runs.map((run) => run.id);
     const isThere = pair !== null && pair[0] !== pair[1] && pair.every((id) => ids.includes(id));
     const shown = isThere ? pair : ids.slice(0, 2);
-    for (const [place, select] of [this.from, this.to].entries()) {
+    const offered = JSON.stringify([shown, runs.map(({ id, name }) => [id, name])]);
+    for (const [place, select] of offered === this.#offered ? [] : [this.from, this.to].entries()) {
       select.replaceChildren(
         ...runs
           .filter(({ id }) => id !== shown[1 - place])
@@ -44,6 +46,7 @@ export class CodeDifference {
       );
       select.value = shown[place];
     }
+    this.#offered = offered; // a list that is open stays so
     this.fields.hidden = runs.length < 3;
     if (JSON.stringify(shown) === JSON.stringify(this.#pair)) return;
     this.#pair = shown;

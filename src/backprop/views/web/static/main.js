@@ -91,6 +91,7 @@ class Page {
       this.table.retry();
       this.chosen.show(); // whose details could not be fetched
       this.#panel().reload();
+      this.comparePage.refresh();
     });
     this.live = new Live(() => this.#subscription(), {
       rows: (rows) => this.#rows(rows),

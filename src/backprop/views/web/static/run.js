@@ -247,8 +247,11 @@ function marksOf({ sessions, session_count: count, status }) {
   if (sessions.length < count) return []; // of more sessions than are listed it is not known where they began
   let x = 0;
   const marks = [];
-  for (const { number, elapsed_s: elapsed, pauses } of sessions) {
+  for (const { number, elapsed_s: elapsed, pauses, paused_s: all } of sessions) {
     if (number > 1) marks.push({ x, text: `session ${number}` });
+    // recorded by a version that did not keep when it was paused
+    if (pauses.length === 0 && all >= 1)
+      marks.push({ x, text: `session ${number} was paused ${format.duration(all)} in all`, isPause: true });
     for (const { after_s: after, paused_s: paused } of pauses)
       marks.push({ x: x + after, text: `paused ${format.duration(paused)}`, isPause: true });
     x += elapsed;
