@@ -242,16 +242,20 @@ class Follower:
         if requests.supervisor_to_stop(self._home, run) is None:
             return
         self._line.end()
+        message = "stopping gracefully; press Ctrl-C again to kill"
         try:
             if first is None:
                 requests.request_stop(self._home, run, by="Ctrl-C")
-                say("stopping gracefully; press Ctrl-C again to kill")
             else:
+                message = ""
                 say("killing")
                 requests.stop_now(self._home, run, say, by="Ctrl-C, twice")
         except BackpropError as error:  # Slurm does not answer, or holds it; or it has ended just now
-            say(str(error))
-        self._interrupted_at = first or time.monotonic()  # what came while Slurm was asked is the same press
+            message = str(error)
+        # what came while Slurm was asked is the same press; what comes after the message is another
+        self._interrupted_at = first or time.monotonic()
+        if message:
+            say(message)
 
     def _suspend(self) -> None:
         """Ctrl-Z: pause the run, and stop this process; continue both at `fg` or `bg`."""
