@@ -150,7 +150,7 @@ def test_a_bug_leaves_the_terminal_as_it_was(with_a_run: Runs, terminals: list[T
     terminals.append(terminal)
     assert terminal.process.wait(HANG_S) == 1
     wait_for(terminal.is_as_before)
-    assert b"a bug of ours" in terminal.written[terminal.written.rfind(b"\x1b[?1049l") :]
+    wait_for(lambda: b"a bug of ours" in terminal.written[terminal.written.rfind(b"\x1b[?1049l") :])
 
 
 def test_ctrl_z_gives_the_terminal_back_and_fg_takes_it_again(with_a_run: Runs, terminals: list[Terminal]):
