@@ -128,7 +128,8 @@ class RunningSession:
         self._cgroup = launched.cgroup
         self._estimate = _estimate(context)
         self._printed = _printed_metrics(context, self._estimate, launched.offered)
-        self._launched_at = context.clock.now()
+        # one instant on both clocks: points are dated by what has passed since
+        self._launched_at, self._launched_on = context.clock.now(), context.clock.wall()
         self._pauses = Pauses(context, trainer, self._before_continue)
         self._stop = StopEscalation(context, trainer, self._pauses, launched.control)
         self._requests = RequestHandler(context, self._pauses, self._stop)
@@ -159,9 +160,7 @@ class RunningSession:
                 "processes that leave it are not found and not ended, and memory is not measured (--ram-limit)"
             )
         cgroup_path = None if self._cgroup is None else str(self._cgroup.path)
-        context.write(
-            TrainerLaunched(at=context.clock.wall(), session=context.number, pid=trainer.pid, cage=cgroup_path)
-        )
+        context.write(TrainerLaunched(at=self._launched_on, session=context.number, pid=trainer.pid, cage=cgroup_path))
         context.observer.started(context.rundir.out_path(context.number), context.rundir.err_path(context.number))
         context.recorder.record_state(publish=True)
 
