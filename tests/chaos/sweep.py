@@ -12,13 +12,13 @@ from backprop.lifecycle.sweep import spec as specs
 from backprop.lifecycle.sweep.journal import (
     Asked,
     Began,
-    Continued,
     Ended,
     Finished,
     NotPromoted,
     Promoted,
-    Stopped,
+    RungContinued,
     SweepEntry,
+    SweepStopped,
 )
 from backprop.lifecycle.sweep.journal import read as read_journal
 from backprop.lifecycle.sweep.spec import SweepSpec
@@ -82,7 +82,10 @@ class Sweep:
     def stopped_ids(self) -> frozenset[str]:
         """The requests whose sessions it ended."""
         return frozenset(
-            request_id for entry in self.entries() if isinstance(entry, Stopped) for request_id in entry.request_ids
+            request_id
+            for entry in self.entries()
+            if isinstance(entry, SweepStopped)
+            for request_id in entry.request_ids
         )
 
 
@@ -118,7 +121,7 @@ def _proposal_problems(spec: SweepSpec, asked: list[Asked]) -> Iterator[str]:
 def _request_problems(entries: list[SweepEntry], asked: list[Asked], runs: Mapping[str, Run]) -> Iterator[str]:
     """Each session was asked for, and once."""
     requested = [entry.run_id for entry in asked]
-    requested += [entry.request_id for entry in entries if isinstance(entry, (Promoted, Continued))]
+    requested += [entry.request_id for entry in entries if isinstance(entry, (Promoted, RungContinued))]
     if len(set(requested)) < len(requested):
         yield f"it asked for a session twice: {requested}"
     sessions = [session.request_id for run in runs.values() for session in run.sessions]
@@ -145,7 +148,7 @@ def _result_problems(
                 run_ids[entry.trial] = entry.run_id
                 requested[entry.trial].append(entry.run_id)
                 until[entry.trial] = entry.until_step
-            case Promoted() | Continued():
+            case Promoted() | RungContinued():
                 requested[entry.trial].append(entry.request_id)
                 until[entry.trial] = entry.until_step
             case Ended() | NotPromoted() if (run := runs.get(run_ids[entry.trial])) is not None:

@@ -68,7 +68,7 @@ class EventsFile:
                 raise
 
 
-class ControlFile:
+class ControlFileReader:
     """What the supervisor requests, as of the last look at control.json."""
 
     def __init__(self, path: str) -> None:

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Any, Callable, Iterator, Mapping, NoReturn, Optional
 
 from . import distributed, file_events
-from .channel import HOOK, ControlFile, EventsFile
+from .channel import HOOK, ControlFileReader, EventsFile
 from .deferred_signals import DeferredSignals, is_main_thread
 from .failsafe import guarded, is_off, turn_off
 from .pace import Pace
@@ -40,7 +40,7 @@ class SupervisorLink:
     def __init__(self, environment: Mapping[str, str]) -> None:
         """Touches no file. environment: as the supervisor made it. Raises KeyError and ValueError where it is not."""
         self._events = EventsFile(environment["BACKPROP_EVENTS"])
-        self._control = ControlFile(environment["BACKPROP_CONTROL"])
+        self._control = ControlFileReader(environment["BACKPROP_CONTROL"])
         self.run_id = environment["BACKPROP_RUN_ID"]
         self.run_dir = environment["BACKPROP_RUN_DIR"]
         self.session_number = int(environment["BACKPROP_SESSION"])

@@ -1,7 +1,7 @@
 """The state of a home for `watch`, read about once a second in a thread of its own, so that no key waits for the disk.
 
 A `FeedRequest` says what is shown, a `LiveState` is the result. Where that takes too much CPU time, with the drawing of
-the screen, states come less often: see `Pace`. Apart from active runs only what has changed is read.
+the screen, states come less often: see `RefreshPace`. Apart from active runs only what has changed is read.
 """
 
 import os
@@ -29,7 +29,7 @@ from backprop.store.home import Home, HomeBusyError
 from backprop.store.index import Index, set_aside_if_damaged
 from backprop.store.usage import history as usage_history
 from backprop.views.live_rows import FeedRequest, GroupHead, LiveRows, Rows
-from backprop.views.pace import Pace
+from backprop.views.pace import RefreshPace
 from backprop.views.terminal import usage_text
 from backprop.views.terminal.machine_summary import Occupancy, read_occupancy
 
@@ -92,7 +92,7 @@ class LiveFeed:
         self._wake = threading.Event()
         self._is_over = False
         self._thread = threading.Thread(target=self._work, daemon=True, name="feed")
-        self._catching_up, self._catch_up_at = Pace(*_CATCHING_UP), float("-inf")
+        self._catching_up, self._catch_up_at = RefreshPace(*_CATCHING_UP), float("-inf")
         self._machine = (MachineState(), float("-inf"))
         self._rows = LiveRows(home)
         self._usage: tuple[tuple[object, int], tuple[Curve, ...]] = ((None, 0), ())  # (what, number of samples), curves
@@ -128,7 +128,7 @@ class LiveFeed:
 
     def _work(self) -> None:
         index: Index | None = None
-        pace, states, cpu_s = Pace(*_READING), 0, time.process_time()
+        pace, states, cpu_s = RefreshPace(*_READING), 0, time.process_time()
         while not self._is_over:
             self._wake.clear()
             caught_up_s = 0.0

@@ -6,7 +6,7 @@ _EVERY_S = 1.0
 _AVERAGED = 5  # times that the work was done
 
 
-class Pace:
+class RefreshPace:
     """The interval that keeps some work below a share of a core, whatever the machine and the number of runs."""
 
     def __init__(self, max_share: float, at_most_every_s: float) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from backprop.trainer.channel import ControlFile, EventsFile, as_number
+from backprop.trainer.channel import ControlFileReader, EventsFile, as_number
 
 CONTROL = {"stop_wanted": False, "checkpoint_wanted": 0, "deadline_monotonic_s": 5.0, "grace_s": 1.0}
 
@@ -36,7 +36,7 @@ def test_what_is_not_a_number(value: object):
 
 def test_the_control_file_is_read_when_it_has_changed(tmp_path: Path):
     path = tmp_path / "control.json"
-    control = ControlFile(str(path))
+    control = ControlFileReader(str(path))
     control.read()
     assert (control.stop_requested, control.deadline) == (False, None)
     path.write_text(json.dumps({**CONTROL, "checkpoint_wanted": 2}))
@@ -51,7 +51,7 @@ def test_polls_are_few_unless_the_last_answer_has_expired(tmp_path: Path, monkey
     monkeypatch.setattr("backprop.trainer.channel.monotonic", lambda: 1000.0)
     path = tmp_path / "control.json"
     path.write_text(json.dumps(CONTROL))
-    control = ControlFile(str(path))
+    control = ControlFileReader(str(path))
     control.poll()
     path.unlink()
     path.write_text(json.dumps({**CONTROL, "stop_wanted": True, "checkpoint_was_read": True}))

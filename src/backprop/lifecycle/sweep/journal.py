@@ -71,7 +71,7 @@ class Promoted(AnyEntry, frozen=True, tag="promoted"):
     until_step: int | None = None
 
 
-class Continued(AnyEntry, frozen=True, tag="continued"):
+class RungContinued(AnyEntry, frozen=True, tag="continued"):
     """The rung of a trial is to go on in another session."""
 
     trial: int
@@ -121,7 +121,7 @@ class Confirming(AnyEntry, frozen=True, tag="confirming"):
     reason: str
 
 
-class Stopped(AnyEntry, frozen=True, tag="stopped"):
+class SweepStopped(AnyEntry, frozen=True, tag="stopped"):
     """The sweeper stops, and with it these sessions, which are to go on later."""
 
     request_ids: tuple[str, ...]
@@ -142,12 +142,12 @@ SweepEntry = (
     | Asked
     | Made
     | Promoted
-    | Continued
+    | RungContinued
     | NotPromoted
     | Ended
     | Checked
     | Confirming
-    | Stopped
+    | SweepStopped
     | Finished
 )
 

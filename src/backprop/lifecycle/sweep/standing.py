@@ -16,15 +16,15 @@ from backprop.lifecycle.sweep.journal import (
     Began,
     Checked,
     Confirming,
-    Continued,
     Ended,
     Finished,
     Made,
     NotPromoted,
     Promoted,
+    RungContinued,
     StopAsked,
-    Stopped,
     SweepEntry,
+    SweepStopped,
 )
 from backprop.lifecycle.sweep.rule import Budget, Repeat, Repeated, Rules
 from backprop.lifecycle.sweep.spec import SweepSpec
@@ -120,7 +120,7 @@ class Standing(Record, frozen=True):
     stopped_ids: frozenset[str] = frozenset()  # requests whose sessions the sweeper ended
     is_stop_asked: bool = False  # since a sweeper took it last
     finished: Finished | None = None
-    stopped: Stopped | None = None  # since a sweeper took it last
+    stopped: SweepStopped | None = None  # since a sweeper took it last
     began: Began | None = None  # the sweeper that took it last
     began_at_trial: int = 0  # how many trials there were when a sweeper took it last after an end
     last_event: str = ""  # what was started last, and why
@@ -257,7 +257,7 @@ def _with(standing: Standing, entry: SweepEntry) -> Standing:  # noqa: C901, PLR
         case Promoted():
             event = f"trial {entry.trial} to rung {entry.rung}: {entry.reason}"
             return replace(_goes_on(standing, entry, is_strict=not standing.spec.from_scratch), last_event=event)
-        case Continued():
+        case RungContinued():
             return _goes_on(standing, entry, is_strict=entry.is_strict, is_check=entry.is_check)
         case NotPromoted():
             return _changed(standing, entry.trial, is_active=False, can_resume=False, reason=entry.reason)
@@ -267,7 +267,7 @@ def _with(standing: Standing, entry: SweepEntry) -> Standing:  # noqa: C901, PLR
             return replace(standing, is_checked=entry.problem is None, problem=entry.problem)
         case Confirming():
             return replace(standing, planned=entry.planned)
-        case Stopped():
+        case SweepStopped():
             return replace(standing, stopped=entry, stopped_ids=standing.stopped_ids | set(entry.request_ids))
         case Finished():
             return replace(standing, finished=entry)
@@ -297,7 +297,9 @@ def _asked(standing: Standing, entry: Asked) -> Standing:
     return msgspec.structs.replace(standing, trials=trials, added=added, planned=planned)
 
 
-def _goes_on(standing: Standing, entry: Promoted | Continued, *, is_strict: bool, is_check: bool = False) -> Standing:
+def _goes_on(
+    standing: Standing, entry: Promoted | RungContinued, *, is_strict: bool, is_check: bool = False
+) -> Standing:
     asking = Asking(
         request_id=entry.request_id,
         rung=entry.rung,
@@ -389,7 +391,7 @@ def conclude(spec: SweepSpec, standing: Standing, trial: TrialState, facts: Fact
     if session.status is Status.TIMEBOXED and needs_check:
         why = "does it continue from its checkpoint?"
         return [
-            Continued(
+            RungContinued(
                 at=now,
                 trial=trial.number,
                 rung=asking.rung,
@@ -440,7 +442,7 @@ def _after_cut(
             problem = problem or "it was interrupted, and no time is left to train it for as long as the others"
         return [_end(spec, trial, facts, session, trained_s, problem, now, is_cut=True)]
     return [
-        Continued(
+        RungContinued(
             at=now,
             trial=trial.number,
             rung=asking.rung,

@@ -23,9 +23,9 @@ from backprop.lifecycle.sweep.journal import (
     Made,
     NotPromoted,
     Promoted,
-    Stopped,
     SweepEntry,
     SweepJournal,
+    SweepStopped,
 )
 from backprop.lifecycle.sweep.journal import read as read_journal
 from backprop.lifecycle.sweep.rule import Budget, Finish, Promote, Repeat, StartTrial
@@ -334,7 +334,7 @@ class Sweeper:
 
     def _stop_trials(self, reason: str) -> list[tuple[Run, float]]:
         active = self.standing.active
-        self._write(Stopped(at=_now(), request_ids=tuple(one.last.request_id for one in active), reason=reason))
+        self._write(SweepStopped(at=_now(), request_ids=tuple(one.last.request_id for one in active), reason=reason))
         asked = []
         for trial in active:
             try:

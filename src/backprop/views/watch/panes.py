@@ -45,7 +45,7 @@ class RunsTable(DataTable[Text]):
 
     def __init__(self) -> None:
         super().__init__(cursor_type="row", cell_padding=0, cursor_foreground_priority="renderable")
-        self._shape: list[texts.Column] = []
+        self._shape: list[texts.WatchColumn] = []
         self._keys: list[Selection] = []
         self._lines: list[Text] = []
 
@@ -97,7 +97,7 @@ class RunsTable(DataTable[Text]):
         self._lines = lines
 
     def _lay_out(
-        self, shape: list[texts.Column], keys: list[Selection], lines: list[Text], width: int, selection: Selection
+        self, shape: list[texts.WatchColumn], keys: list[Selection], lines: list[Text], width: int, selection: Selection
     ) -> None:
         self._shape, self._keys, self._lines = shape, keys, lines
         with self.prevent(self.RowHighlighted):

@@ -51,7 +51,7 @@ _LONGEST_LINE = 4000  # of the details
 _LONGEST_NAME = 300  # maximum characters of a name or a command
 
 
-class Column(NamedTuple):
+class WatchColumn(NamedTuple):
     """One column of the table of runs."""
 
     title: str
@@ -70,7 +70,7 @@ class RowStyle(NamedTuple):
     indent: str = ""  # of a run in an open group
 
 
-def columns_for(width: int, id_width: int) -> list[Column]:
+def columns_for(width: int, id_width: int) -> list[WatchColumn]:
     """The columns that fit; spare width goes to those of _MAY_GROW_BY in their order. id_width: of the longest id.
 
     Where ids take more than usual, the status is shortened; then the columns that need the widest screen are left out.
@@ -91,17 +91,17 @@ def columns_for(width: int, id_width: int) -> list[Column]:
     return [column._replace(width=column.width + extras.get(column.title, 0)) for column in columns]
 
 
-def _spare(columns: Sequence[Column], width: int) -> int:
+def _spare(columns: Sequence[WatchColumn], width: int) -> int:
     return width + 1 - sum(column.width + 1 for column in columns)
 
 
-def title_line(columns: Sequence[Column]) -> Text:
+def title_line(columns: Sequence[WatchColumn]) -> Text:
     """The columns' titles."""
     return Text(" ").join(_fitted(Text(column.title), column) for column in columns)
 
 
 def run_line(
-    row: RunRow, now: datetime, positions: Mapping[str, int], columns: Sequence[Column], indent: str = ""
+    row: RunRow, now: datetime, positions: Mapping[str, int], columns: Sequence[WatchColumn], indent: str = ""
 ) -> Text:
     """A run on one line. positions: run id -> position in the queue."""
     looks = ((column, RowStyle(now, positions, column.width, indent)) for column in columns)
@@ -139,7 +139,7 @@ def _group_parts(head: GroupHead) -> Iterator[tuple[str, Text]]:
         yield " · ", _plain(f"mean {formatting.number(row.mean)}{deviation}")
 
 
-def _fitted(text: Text, column: Column) -> Text:
+def _fitted(text: Text, column: WatchColumn) -> Text:
     """A cell's text, truncated or padded to the column's width."""
     if text.cell_len > column.width:
         text.truncate(column.width, overflow="ellipsis")
@@ -190,16 +190,16 @@ def _loss(row: RunRow, _: RowStyle) -> Text:
 
 
 _COLUMNS = (
-    Column("RUN", 14, 0, "left", lambda row, look: _plain(look.indent + row.view.run.spec.id)),
-    Column("NAME", 10, 88, "left", lambda row, _: _plain(row.view.run.spec.name or "-")),
-    Column("STATUS", 13, 0, "left", _status),
-    Column("AGE", 6, 96, "right", lambda row, look: Text(formatting.age(row.view.run.spec.created_at, look.now))),
-    Column("TIME", 18, 56, "right", _time),
-    Column("STEP", 11, 32, "right", _step),
-    Column("ETA", 8, 104, "right", lambda row, _: Text(formatting.eta(row.view.live) or "-")),
-    Column("LOSS", 9, 42, "right", _loss),
-    Column("TREND", 8, 72, "left", lambda row, look: Text(trend(row.trend, look.width), style="cyan")),
-    Column("COMMAND", 16, 120, "left", lambda row, _: _plain(row.command, "dim")),
+    WatchColumn("RUN", 14, 0, "left", lambda row, look: _plain(look.indent + row.view.run.spec.id)),
+    WatchColumn("NAME", 10, 88, "left", lambda row, _: _plain(row.view.run.spec.name or "-")),
+    WatchColumn("STATUS", 13, 0, "left", _status),
+    WatchColumn("AGE", 6, 96, "right", lambda row, look: Text(formatting.age(row.view.run.spec.created_at, look.now))),
+    WatchColumn("TIME", 18, 56, "right", _time),
+    WatchColumn("STEP", 11, 32, "right", _step),
+    WatchColumn("ETA", 8, 104, "right", lambda row, _: Text(formatting.eta(row.view.live) or "-")),
+    WatchColumn("LOSS", 9, 42, "right", _loss),
+    WatchColumn("TREND", 8, 72, "left", lambda row, look: Text(trend(row.trend, look.width), style="cyan")),
+    WatchColumn("COMMAND", 16, 120, "left", lambda row, _: _plain(row.command, "dim")),
 )
 _STATUS_GIVES, _LEAST_COLUMNS = 3, 2
 _MAY_GROW_BY = {"STEP": 4, "NAME": 14, "TREND": 12, "COMMAND": 80}

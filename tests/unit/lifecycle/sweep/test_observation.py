@@ -7,13 +7,13 @@ import pytest
 
 from backprop import host
 from backprop.lifecycle.sweep import observation
-from backprop.lifecycle.sweep.journal import Began, Finished, Stopped, SweepEntry, SweepJournal
+from backprop.lifecycle.sweep.journal import Began, Finished, SweepEntry, SweepJournal, SweepStopped
 from backprop.lifecycle.sweep.standing import fold
 from backprop.store.home import Home
 from tests.unit.lifecycle.sweep.test_standing import NOW, SPEC
 
 ELSEWHERE = Began(at=NOW, pid=1, host="another")
-STOPPED = Stopped(at=NOW, request_ids=(), reason="Ctrl-C")
+STOPPED = SweepStopped(at=NOW, request_ids=(), reason="Ctrl-C")
 
 
 @pytest.mark.parametrize(

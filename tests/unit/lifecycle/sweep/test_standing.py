@@ -14,15 +14,15 @@ from backprop.lifecycle.sweep.journal import (
     Began,
     Checked,
     Confirming,
-    Continued,
     Ended,
     Finished,
     Made,
     NotPromoted,
     Promoted,
+    RungContinued,
     StopAsked,
-    Stopped,
     SweepEntry,
+    SweepStopped,
     parse,
 )
 from backprop.lifecycle.sweep.rule import Repeat
@@ -118,7 +118,9 @@ def test_what_cannot_be_promoted_is_not_resumed():
     refused = NotPromoted(at=NOW, trial=0, request_id="r0-1", reason="no checkpoint")
     (trial,) = fold(SPEC, [asked(), ended(), promoted(), refused]).trials
     assert (trial.is_active, trial.can_resume, trial.reason) == (False, False, "no checkpoint")
-    again = Continued(at=NOW, trial=0, rung=0, request_id="r0-1", timebox_s=1.0, reason="interrupted", is_check=True)
+    again = RungContinued(
+        at=NOW, trial=0, rung=0, request_id="r0-1", timebox_s=1.0, reason="interrupted", is_check=True
+    )
     (trial,) = fold(SPEC, [asked(), ended(), again]).trials
     assert (trial.is_active, trial.last.is_check, trial.last.is_strict) == (True, True, True)
     assert fold(SPEC, [asked(), ended(), promoted()]).trials[0].last.is_strict
@@ -188,7 +190,7 @@ def test_the_check_of_rungs_in_steps_goes_on_to_the_whole_rung():
     spec = msgspec.structs.replace(SPEC, rung_steps=100)
     standing = fold(spec, [asked(until_step=50)])
     [check] = conclusion(standing, facts(a_session()))
-    assert isinstance(check, Continued)
+    assert isinstance(check, RungContinued)
     assert (check.is_check, check.until_step) == (True, 100)
 
 
@@ -196,7 +198,7 @@ def test_an_interrupted_rung_goes_on_to_its_step():
     spec = msgspec.structs.replace(SPEC, rung_steps=100)
     standing = fold(spec, [asked(until_step=100), Checked(at=NOW, trial=99)])
     [entry] = conclusion(standing, facts(a_session(status=Status.INTERRUPTED, elapsed_s=4.0)))
-    assert isinstance(entry, Continued)
+    assert isinstance(entry, RungContinued)
     assert (entry.until_step, entry.timebox_s) == (100, 6.0)
 
 
@@ -296,7 +298,7 @@ def test_a_promoted_trial_that_was_cut_before_its_first_step_goes_on():
     session = a_session(2, "r0-1", status=Status.INTERRUPTED, elapsed_s=1.0, offered="ckpt")
     standing = checked(asked(), ended(), promoted())
     (entry,) = conclusion(standing, facts(a_session(), session, checked=StepsSeen(50, None, None)))
-    assert isinstance(entry, Continued)
+    assert isinstance(entry, RungContinued)
 
 
 # -- interruptions
@@ -307,15 +309,15 @@ def test_an_interrupted_rung_is_continued_twice():
     standing = checked(asked())
     session = a_session(status=Status.INTERRUPTED, elapsed_s=4.0, reason="its supervisor died")
     (entry,) = conclusion(standing, facts(session))
-    assert isinstance(entry, Continued)
+    assert isinstance(entry, RungContinued)
     assert (entry.timebox_s, entry.is_strict, entry.rung) == (6.0, True, 0)
     sessions = [session]
     for number in (1, 2):
-        assert isinstance(entry, Continued)
+        assert isinstance(entry, RungContinued)
         standing = checked(asked(), *[entry] * number)
         sessions.append(a_session(number + 1, entry.request_id, status=Status.INTERRUPTED, elapsed_s=1.0, offered="c"))
         entries = conclusion(standing, facts(*sessions))
-        assert isinstance(entries[0], Continued) is (number == 1)
+        assert isinstance(entries[0], RungContinued) is (number == 1)
     (last,) = entries
     assert isinstance(last, Ended)
     assert (last.value, "interrupted 3 times" in (last.reason or "")) == (None, True)
@@ -328,9 +330,9 @@ def test_the_last_seconds_of_a_rung_are_not_worth_a_session(timebox_s: float, le
     """Less than one, or than a twentieth of it."""
     session = a_session(status=Status.INTERRUPTED, elapsed_s=timebox_s - left_s)
     (entry,) = conclusion(checked(asked(timebox_s=timebox_s)), facts(session))
-    assert isinstance(entry, Continued if goes_on else Ended)
+    assert isinstance(entry, RungContinued if goes_on else Ended)
     (entry,) = conclusion(checked(asked(timebox_s=timebox_s)), facts(session, left_s=left_s))
-    assert isinstance(entry, Continued if goes_on else Ended)
+    assert isinstance(entry, RungContinued if goes_on else Ended)
 
 
 def test_a_read_that_nobody_saw_is_judged_by_the_steps():
@@ -339,7 +341,7 @@ def test_a_read_that_nobody_saw_is_judged_by_the_steps():
     changes = {"status": Status.INTERRUPTED, "elapsed_s": 4.0, "reason": "its supervisor died", "offered": "ckpt"}
     session = a_session(2, "r0-1", **changes)
     (entry,) = conclusion(standing, facts(a_session(), session, checked=StepsSeen(10, 11.0, 15.0)))
-    assert isinstance(entry, Continued)
+    assert isinstance(entry, RungContinued)
     (entry,) = conclusion(standing, facts(a_session(), session, checked=StepsSeen(10, 1.0, 15.0)))
     assert isinstance(entry, Ended)
     assert "went on at step 1" in (entry.reason or "")
@@ -353,25 +355,25 @@ def test_an_interruption_before_the_first_checkpoint_starts_over():
     """With all of the timebox, so that it can be compared."""
     session = a_session(status=Status.INTERRUPTED, elapsed_s=4.0)
     (entry,) = conclusion(checked(asked()), facts(session, has_checkpoint=False))
-    assert isinstance(entry, Continued)
+    assert isinstance(entry, RungContinued)
     assert (entry.timebox_s, entry.is_strict) == (10.0, False)
     (entry,) = conclusion(checked(asked()), facts(a_session(status=Status.INTERRUPTED, elapsed_s=0.0)))
-    assert isinstance(entry, Continued)
+    assert isinstance(entry, RungContinued)
     assert entry.timebox_s == 10.0
 
 
 def test_what_the_sweeper_stopped_is_continued_as_often_as_it_is_stopped():
     """It is no failure of the trial."""
-    stopped = Stopped(at=NOW, request_ids=("r0",), reason="Ctrl-C")
+    stopped = SweepStopped(at=NOW, request_ids=("r0",), reason="Ctrl-C")
     session = a_session(status=Status.STOPPED, stopped_by=StopReason.USER, elapsed_s=4.0)
     (entry,) = conclusion(checked(asked(), stopped), facts(session))
-    assert isinstance(entry, Continued)
+    assert isinstance(entry, RungContinued)
     assert entry.timebox_s == 6.0
 
 
 def test_what_was_stopped_at_its_end_can_go_on_to_the_next_rung():
     """Nothing that the trial did ended it."""
-    stopped = Stopped(at=NOW, request_ids=("r0",), reason="Ctrl-C")
+    stopped = SweepStopped(at=NOW, request_ids=("r0",), reason="Ctrl-C")
     session = a_session(status=Status.STOPPED, stopped_by=StopReason.USER, elapsed_s=9.9)
     (entry,) = conclusion(checked(asked(), stopped), facts(session))
     assert isinstance(entry, Ended)
@@ -387,7 +389,7 @@ def test_a_rung_that_starts_over_stays_in_the_budget(left_s: float, timebox_s: f
         assert isinstance(entry, Ended)
         assert entry.value == 0.7
     else:
-        assert isinstance(entry, Continued)
+        assert isinstance(entry, RungContinued)
         assert entry.timebox_s == timebox_s
 
 
@@ -410,7 +412,7 @@ def check_session(**changes: object) -> Session:
 def test_the_first_half_of_the_first_rung_is_followed_by_a_check():
     """A strict resume; not from scratch, and not once it has passed."""
     (entry,) = conclusion(fold(SPEC, [asked(timebox_s=5.0)]), facts(a_session()))
-    assert isinstance(entry, Continued)
+    assert isinstance(entry, RungContinued)
     assert (entry.is_check, entry.is_strict, entry.timebox_s, entry.rung) == (True, True, 5.0, 0)
 
 
@@ -427,7 +429,7 @@ def test_the_first_half_of_the_first_rung_is_followed_by_a_check():
 )
 def test_the_check_wants_a_read_and_later_steps(session: Session, seen: StepsSeen, is_passed: bool):
     """Both: a script may read a checkpoint and start over all the same."""
-    check = Continued(
+    check = RungContinued(
         at=NOW, trial=0, rung=0, request_id="r0-1", timebox_s=5.0, reason="does it continue", is_check=True
     )
     entries = conclusion(fold(SPEC, [asked(), check]), facts(a_session(), session, checked=seen))
@@ -451,7 +453,7 @@ def test_a_checkpoint_that_is_saved_over_is_checked_by_the_steps_before(
     sessions: dict[int, tuple[int, int]], is_passed: bool
 ):
     """Its own step is not known any more: most scripts save to one file again and again."""
-    check = Continued(
+    check = RungContinued(
         at=NOW, trial=0, rung=0, request_id="r0-1", timebox_s=5.0, reason="does it continue", is_check=True
     )
     summaries = {n: points()._replace(low_step=low, high_step=high) for n, (low, high) in sessions.items()}
@@ -628,11 +630,11 @@ EVERY = st.sampled_from(
     [
         asked(), asked(1), ended(), ended(1, value=None, status=Status.FAILED, reason="e"), promoted(), promoted(1), Made(at=NOW, trial=0),
         Began(at=NOW, pid=1, host="h"), Added(at=NOW, params={"lr": "0.1"}, by="me"), StopAsked(at=NOW, by="me"),
-        Continued(at=NOW, trial=0, rung=0, request_id="r0-1", timebox_s=1.0, reason="interrupted"),
+        RungContinued(at=NOW, trial=0, rung=0, request_id="r0-1", timebox_s=1.0, reason="interrupted"),
         NotPromoted(at=NOW, trial=0, request_id="r0-1", reason="gone"), Checked(at=NOW, trial=0, problem="no"),
         Confirming(at=NOW, planned=(Repeat(trial=0, seed=1, timebox_s=1.0),), reason="budget"),
         asked(2, repeats=0, seed=1, source="confirm"), asked(3, source="added"),
-        Stopped(at=NOW, request_ids=("r0",), reason="x"), Finished(at=NOW, reason="x"),
+        SweepStopped(at=NOW, request_ids=("r0",), reason="x"), Finished(at=NOW, reason="x"),
     ]
 )  # fmt: skip
 

@@ -5,7 +5,7 @@ import pytest
 
 from backprop.lifecycle import requests
 from backprop.lifecycle.sweep import trial_runs
-from backprop.lifecycle.sweep.journal import Continued
+from backprop.lifecycle.sweep.journal import RungContinued
 from backprop.lifecycle.sweep.standing import fold
 from backprop.store.home import Home
 from tests.unit.lifecycle.sweep.test_standing import NOW, SPEC, asked
@@ -46,7 +46,9 @@ def test_a_trial_is_started_as_a_user_would(home: Home, called: list[str]):
 def test_how_a_rung_continues(home: Home, called: list[str], from_scratch: bool, is_strict: bool, option: str | None):
     """From its checkpoint and from no other beginning; or anew, where the sweep trains each rung anew."""
     spec = msgspec.structs.replace(SPEC, from_scratch=from_scratch)
-    more = Continued(at=NOW, trial=0, rung=1, request_id="q2", timebox_s=60.0, reason="promoted", is_strict=is_strict)
+    more = RungContinued(
+        at=NOW, trial=0, rung=1, request_id="q2", timebox_s=60.0, reason="promoted", is_strict=is_strict
+    )
     (trial,) = fold(spec, (asked(), more)).trials
     trial_runs.resume(home, spec, trial)
     assert called[:2] == ["resume", "r0"]
