@@ -88,12 +88,8 @@ class JournalFile(Generic[_E]):
 
     def try_lock(self) -> bool:
         """Own the run until the journal is closed or this process dies. False if another process owns it."""
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in _TAKEN:
-                return False
-            raise
+        if not self._has_lock(fcntl.LOCK_EX):
+            return False
         self.is_locked = True
         return True
 
@@ -109,14 +105,20 @@ class JournalFile(Generic[_E]):
         """Whether another process owns the run. A look: others may look at once."""
         if self.is_locked:
             return False
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in _TAKEN:
-                return True
-            raise
+        if not self._has_lock(fcntl.LOCK_SH):
+            return True
         fcntl.flock(self._fd, fcntl.LOCK_UN)
         return False
+
+    def _has_lock(self, kind: int) -> bool:
+        """Take a lock on the file; False if that of another process excludes it."""
+        try:
+            fcntl.flock(self._fd, kind | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in _TAKEN:
+                return False
+            raise
+        return True
 
     def is_in_place(self, path: Path) -> bool:
         """Whether the file that we have open is the one at this path: not removed, nor replaced."""
