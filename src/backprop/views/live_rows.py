@@ -94,7 +94,7 @@ class LiveRows:
                 rows.append(self._run_row(index, one))
         is_all = not wanted.search and not wanted.conditions
         if chosen is not None and is_all and request.run_id not in _run_ids(rows):  # archived, or cut off by the limit
-            rows = [*rows[: max(0, request.limit - 1)], self._run_row(index, chosen)]
+            rows = [*(rows[:-1] if len(rows) >= request.limit else rows), self._run_row(index, chosen)]
         ids = _run_ids(rows)
         self._trends = {run_id: known for run_id, known in self._trends.items() if run_id in ids}
         first = next((row for row in rows if _is_selected(row, request)), rows[0] if rows else None)

@@ -181,6 +181,18 @@ def test_the_selected_run_is_listed_however_old_it_is(place: Place):
     assert told(place.read(Wanted(search="r1"), limit=2, run_id="r4")) == ["r1"]
 
 
+def test_the_selected_run_is_listed_in_its_group_too(place: Place):
+    """Where it is archived, so that its group has others only, or older than the runs that its group shows."""
+    for number in range(3):
+        place.add(f"r{number}", number, "a")
+    place.index.put_annotations("r2", 1, 2, Annotations(group="a", is_archived=True))
+    place.change()
+    archived = place.read(Wanted(hides_archived=True), run_id="r2")
+    assert [told(archived)[-1], archived.shown and archived.shown.run.spec.id] == ["r2", "r2"]
+    cut_off = place.read(limit=1, run_id="r2")
+    assert [told(cut_off)[-1], cut_off.shown and cut_off.shown.run.spec.id] == ["r2", "r2"]
+
+
 def test_runs_that_have_ended_are_not_read_again(place: Place):
     """Before a run of the home has changed its state; those that are active, or not whole yet, are."""
     place.add("ended", 1, None)

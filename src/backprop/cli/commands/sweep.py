@@ -374,9 +374,8 @@ def stop(*, name: str) -> None:
                 raise BusyError(f"sweep {spec.name} has not stopped yet; check with: backprop sweep status {spec.name}")
             time.sleep(_LOOK_EVERY_S)
     standing = observe(home, spec).standing
-    if not is_asked or (
-        standing.stopped is None and standing.finished is None
-    ):  # a tick does not stop trials, or it died
+    has_ended = standing.stopped is not None or standing.finished is not None
+    if not (is_asked and has_ended):  # a tick does not stop trials, and a sweeper may be killed before it does
         with _sweeper(home, spec) as sweeper:
             sweeper.stop("backprop sweep stop")
     say(f"sweep {spec.name} is stopped; continue with: backprop sweep resume {spec.name}")

@@ -585,6 +585,7 @@ def test_a_start_is_measured_in_the_first_rung():
 def test_starts_are_known_after_three_trials():
     assert started(2, start_s=8.0).start is None
     assert started(3, start_s=8.0).start == (8.0, 10.0)
+    assert started(3, start_s=0.0).start == (0.0, 10.0)
 
 
 @pytest.mark.parametrize(("start_s", "is_slow"), [(4.0, False), (8.0, True)])
