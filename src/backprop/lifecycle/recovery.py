@@ -183,14 +183,17 @@ def is_being_requeued(rundir: RunDir, run: Run) -> bool:
 
 
 def is_about_to_requeue(rundir: RunDir, ended: Run) -> bool:
-    """Whether a Slurm job has ended a session, and not recorded yet that it is requeued for the next.
+    """Whether a Slurm job has ended a session, and is to be requeued for the next, or has been since `ended` was read.
 
     Blocks for some seconds at most, and only where another session is due.
     """
     entries, _ = journals.read(rundir.journal_path)
     if continuation.remaining(ended, entries) is None:
-        return False
-    return engines.cluster().observe(ended).phase in {Phase.PENDING, Phase.RUNNING}
+        return not fold(ended.spec, entries).status.is_final
+    if engines.cluster().observe(ended).phase in {Phase.PENDING, Phase.RUNNING}:
+        return True
+    # Slurm reports a job as FAILED for a moment while it requeues it, which the journal has said before
+    return not fold(ended.spec, journals.read(rundir.journal_path)[0]).status.is_final
 
 
 def notify_end(home: Home, rundir: RunDir, spec: RunSpec) -> None:

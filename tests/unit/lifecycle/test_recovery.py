@@ -8,14 +8,17 @@ from datetime import datetime, timedelta, timezone
 import msgspec
 import pytest
 
+from backprop import engines
+from backprop.engines.base import Observation, Phase
+from backprop.engines.slurm.engine import SlurmEngine
 from backprop.lifecycle import recovery
 from backprop.records import Run, Status
 from backprop.store.journal import file as journals
-from backprop.store.journal.entries import Entry, Queued, SessionEnded, SessionStarted
+from backprop.store.journal.entries import Entry, Queued, SessionEnded, SessionStarted, Submitted
 from backprop.store.journal.file import Journal
 from backprop.store.journal.fold import fold
 from backprop.store.rundir import RunDir
-from tests.records import AT, SPEC
+from tests.records import AT, LIMITS, SPEC
 
 STARTED = SessionStarted(at=AT, session=1, timebox_s=600, grace_s=30, host="h", supervisor_pid=1, boot_id=None)
 TIMEBOXED = SessionEnded(at=AT, session=1, status=Status.TIMEBOXED, reason="over", exit_code=0, elapsed_s=1.0)
@@ -67,3 +70,33 @@ def test_a_run_that_has_ended_is_left_as_it_is(rundir: RunDir):
     is_filed, _ = reconciled(rundir, STARTED, TIMEBOXED)
     assert not is_filed
     assert journals.read(rundir.journal_path)[0] == [STARTED, TIMEBOXED]
+
+
+class _Cluster(SlurmEngine):
+    """One whose job is requeued while it is asked for: the journal says so, and Slurm says that it has FAILED."""
+
+    def __init__(self, journal: Journal, *entries: Entry) -> None:
+        super().__init__()
+        self._journal = journal
+        self._entries = entries
+
+    def observe(self, run: Run) -> Observation:
+        self._journal.append(*self._entries)
+        return Observation(Phase.ENDED)
+
+
+@pytest.mark.parametrize("is_recorded", [None, "before", "while Slurm is asked"])
+def test_a_job_that_is_requeued_meanwhile(rundir: RunDir, monkeypatch: pytest.MonkeyPatch, is_recorded: str | None):
+    """Whoever saw the end of the session before it was recorded is told that another follows."""
+    submitted = Submitted(at=AT, session=1, host="h", limits=LIMITS, job="7", sessions=2)
+    again = msgspec.structs.replace(submitted, session=2, is_again=True)
+    with closing(Journal(rundir.journal_path)) as journal:
+        assert journal.try_lock()
+        journal.append(submitted, msgspec.structs.replace(STARTED, job="7"), TIMEBOXED)
+        ended = fold(SPEC, journals.read(rundir.journal_path)[0])
+        assert ended.status is Status.TIMEBOXED
+        if is_recorded == "before":
+            journal.append(again)
+        cluster = _Cluster(journal, *([again] if is_recorded == "while Slurm is asked" else []))
+        monkeypatch.setattr(engines, "cluster", lambda: cluster)
+        assert recovery.is_about_to_requeue(rundir, ended) == (is_recorded is not None)
