@@ -27,7 +27,7 @@ from backprop.store.output.protocol import Batch, ParamsGiven
 from backprop.store.rundir import NO_ROOM
 from backprop.store.usage.blocks import Total
 
-SCHEMA_VERSION = 10
+SCHEMA_VERSION = 11
 _SCHEMA_PATH = Path(__file__).with_name("schema.sql")
 
 # of SQLite, which has none of its own for a shared-memory file that finds no room; its codes come with Python 3.11
@@ -292,7 +292,7 @@ class Index(IndexReader):
             if not self._move_tail(run_id, session, source, start, end, earlier_bytes):
                 return False
             CurveWriter(self._db).add(run_id, session, batch, timeline or Timeline())
-            run_writer.put_steps(self._db, run_id, batch, begins_session=start == 0)
+            run_writer.put_steps(self._db, run_id, session, batch)
             for seen in batch.params_seen:
                 params_writer.put_seen(self._db, run_id, session, seen)
             params_writer.put(self._db, run_id, session, ParamsGiven(params=batch.params))

@@ -14,7 +14,7 @@ from backprop.records import Checkpoint, Run, RunSpec, Session, Source
 from backprop.store.index import Index, SourceSizes
 from backprop.store.index_connection import IndexConnection
 from backprop.store.journal import file as journals
-from backprop.store.journal.entries import Entry
+from backprop.store.journal.entries import CheckpointMeasured, Entry
 from backprop.store.journal.file import Journal
 from backprop.store.output import protocol
 from backprop.store.output.line_times import OffsetSample
@@ -80,6 +80,12 @@ class OutputIngest:
         folders: called when one is reported.
         """
         self._reported.trainer_folders = folders
+
+    def learn(self, entries: Iterable[Entry]) -> None:
+        """Take over what other processes have measured. entries: new ones of the journal."""
+        self._reported.learn(
+            one for one in entries if isinstance(one, CheckpointMeasured) and one.session > self._unread_sessions
+        )
 
     def ingest(
         self,

@@ -59,12 +59,12 @@ class Recorder:
         self._annotated = 0  # stamp of the annotations that are recorded
         self._is_over = False  # as far as it is recorded
         self.is_state_stored = False  # in the index, at the last try
-        unread_sessions = 0 if reader is None else self.read_run()[0].newest_number
+        entries = self._reader.read_new()
         self.output = OutputIngest(
             spec=spec,
             journal=journal,
-            entries=self._reader.read_new(),
-            unread_sessions=unread_sessions,
+            entries=entries if reader is None else (),
+            unread_sessions=0 if reader is None else self._reader.last_read[0].newest_number,
             connection=self._connection,
             read_run=lambda: self.read_run()[0],
             store_run=lambda: self.record_state(publish=False),
@@ -85,7 +85,8 @@ class Recorder:
 
     def read_run(self) -> tuple[Run, int]:
         """The run as its journal has it, with entries that a full disk kept out; and the journal's size in bytes."""
-        run, size = self._reader.read()
+        self.output.learn(self._reader.read_new())
+        run, size = self._reader.last_read
         run = fold_on(run, self._journal.unwritten)
         self._is_on_slurm = run.is_on_slurm
         return run, size

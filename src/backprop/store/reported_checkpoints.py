@@ -20,7 +20,7 @@ class ReportedCheckpoints:
     """Finds and measures what the trainer of one run reports."""
 
     def __init__(self, spec: RunSpec, journal: Journal, entries: Iterable[Entry], read_run: Callable[[], Run]) -> None:
-        """entries: those already in the journal. read_run: reads the run from it again."""
+        """entries: those already in the journal. read_run: reads the run from it again, and has us `learn` the news."""
         self._spec = spec
         self._journal = journal
         self._read_run = read_run
@@ -52,12 +52,14 @@ class ReportedCheckpoints:
     def _checkpoint(
         self, session: int, source: Source, offset: int, saved: protocol.CheckpointSaved, folders: Sequence[str]
     ) -> Checkpoint:
-        known = self._known.get((session, source, offset))
-        if known is None:
+        key = session, source, offset
+        if key not in self._known:
             path = self._find(saved.path, session, folders)
-            known = self._known[session, source, offset] = path, checkpoints.measure(path)
-            self._journal_measure(session, source, offset, *known)
-        path, measure = known
+            measure = checkpoints.measure(path)
+            self._journal_measure(*key, path, measure)
+            self._read_run()  # another process may have measured it just before
+            self._known.setdefault(key, (path, measure))
+        path, measure = self._known[key]
         return Checkpoint(
             path=path,
             step=saved.step,

@@ -83,29 +83,50 @@ def put_goals(db: sqlite3.Connection, run_id: str, goals: Mapping[str, Goal], *,
     )
 
 
-def put_steps(db: sqlite3.Connection, run_id: str, batch: Batch, *, begins_session: bool) -> None:
-    """Store how far the run has got by this part of its output.
+# what a session logs to a tracker takes the place of what was printed; the greatest step of it counts
+_TRACKED = """
+    printed_step = CASE WHEN tracked_session = :session THEN max(printed_step, :step) ELSE :step END,
+    printed_total = CASE WHEN tracked_session = :session THEN coalesce(:total, printed_total) ELSE :total END,
+    printed_unit = CASE WHEN tracked_session = :session THEN coalesce(:unit, printed_unit) ELSE :unit END,
+    tracked_session = :session
+"""
+_PRINTED = """
+    printed_step = CASE WHEN tracked_session = :session THEN printed_step ELSE :step END,
+    printed_total = CASE WHEN tracked_session = :session THEN printed_total ELSE coalesce(:total, printed_total) END,
+    printed_unit = CASE WHEN tracked_session = :session THEN printed_unit ELSE coalesce(:unit, printed_unit) END
+"""
+_REPORTED = """
+    last_step = coalesce(:step, last_step),
+    total_steps = coalesce(:total, total_steps),
+    unit = coalesce(:unit, unit),
+    counted_step = coalesce(:counted_step, counted_step),
+    counted_total = coalesce(:counted_total, counted_total),
+    counted_unit = coalesce(:counted_unit, counted_unit)
+"""
 
-    begins_session: this may be an earlier step than the last one, that of a checkpoint. After that, what is logged
-    to a tracker at an earlier step takes nothing back.
+
+def put_steps(db: sqlite3.Connection, run_id: str, session: int, batch: Batch) -> None:
+    """Store how far the run has got by this part of its output. The sources of a session are read in any order.
+
+    A session may begin at an earlier step than the last one, that of a checkpoint.
     """
-    total, unit = ("printed_total", "printed_unit") if batch.origin is not Origin.REPORTED else ("total_steps", "unit")
-    values = {
-        "last_step": batch.last_step,
-        "counted_step": batch.counted_step,
-        "counted_total": as_int64(batch.counted_total),
-        "counted_unit": batch.counted_unit,
-        "printed_step": batch.printed_step if batch.tracked_step is None else batch.tracked_step,
-        total: as_int64(batch.last("total_steps")),
-        unit: batch.unit,
-    }
-    news = ", ".join(f"{name} = coalesce(:{name}, {name})" for name in values)
-    if batch.tracked_step is not None and not begins_session:
-        # of two assignments SQLite makes the last one
-        news += ", printed_step = max(:printed_step, coalesce(printed_step, 0))"
+    news, step = {
+        Origin.TRACKED: (_TRACKED, batch.tracked_step),
+        Origin.PRINTED: (_PRINTED, batch.printed_step),
+    }.get(batch.origin, (_REPORTED, batch.last_step))
     db.execute(
-        f"UPDATE runs SET {news}, note_count = note_count + :notes WHERE id = :run_id",  # noqa: S608  our own names
-        {**values, "notes": len(batch.notes), "run_id": run_id},
+        f"UPDATE runs SET {news}, note_count = note_count + :notes WHERE id = :run_id",  # noqa: S608  our own texts
+        {
+            "step": step,
+            "total": as_int64(batch.last("total_steps")),
+            "unit": batch.unit,
+            "counted_step": batch.counted_step,
+            "counted_total": as_int64(batch.counted_total),
+            "counted_unit": batch.counted_unit,
+            "notes": len(batch.notes),
+            "session": session,
+            "run_id": run_id,
+        },
     )
 
 

@@ -20,6 +20,7 @@ CREATE TABLE runs (
     printed_step  INTEGER,         -- logged to a tracker, or printed for people
     printed_total INTEGER,
     printed_unit  TEXT,
+    tracked_session INTEGER,       -- the last that logged steps to a tracker: what it printed does not count
     note_count   INTEGER NOT NULL DEFAULT 0,
     metric_count INTEGER NOT NULL DEFAULT 0,
     lost_count   INTEGER NOT NULL DEFAULT 0, -- how often points of a metric beyond the limit were left out

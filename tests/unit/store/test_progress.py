@@ -46,6 +46,14 @@ def test_what_is_logged_to_a_tracker_late_takes_no_step_back():
     assert progress.step == 90
 
 
+def test_steps_that_are_logged_to_a_tracker_count_before_printed_ones():
+    """A script that prints its epochs and logs its steps does not go back and forth between the two."""
+    tracked, printed = {"step": 900, "a": 1, "tracked": True}, {"step": 3, "a": 1, "printed": True}
+    assert metered((0, [tracked]), (1, [printed])).step == 900
+    assert metered((0, [printed]), (1, [tracked]), (2, [printed])).step == 900
+    assert metered((0, [printed])).step == 3
+
+
 @pytest.mark.parametrize(("lines", "is_finished"), [("fl", False), ("lf", True), ("lfl", False), ("f|l", False)])
 def test_a_script_that_begins_another_loop_has_not_finished(lines: str, is_finished: bool):
     """The last word counts: finished (f), or listening (l) again; in one look or in two (|)."""

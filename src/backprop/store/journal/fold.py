@@ -102,6 +102,11 @@ class RunReader:
     def read(self) -> tuple[Run, int]:
         """The run, and the size of the journal in bytes. Raises OSError, but not if there is no journal yet."""
         self.read_new()
+        return self.last_read
+
+    @property
+    def last_read(self) -> tuple[Run, int]:
+        """What `read` gave, or would have given, the last time that the journal was read."""
         return self._run, self._end
 
     def read_new(self) -> list[Entry]:

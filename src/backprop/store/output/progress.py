@@ -101,8 +101,8 @@ class ProgressMeter:
         self._step_seen_at: float | None = None
         self._reports_steps = False  # else those that were counted will do
         self._counts_steps = False  # else those that were printed
-        self._tracked_step = 0
-        self._reported, self._counted, self._printed = _Kind(), _Kind(), _Kind()
+        self._tracked_step: int | None = None
+        self._reported, self._counted, self._tracked, self._printed = _Kind(), _Kind(), _Kind(), _Kind()
         self._shown: _Kind | None = None  # that the last step was of
         self._values: dict[str, float] = {}  # last ones, but for those that were sampled
         self._sampled: dict[str, float] = {}
@@ -125,7 +125,7 @@ class ProgressMeter:
         kind = self._note_kinds(batch)
         changes |= {"total_steps": kind.total, "step_unit": kind.unit}
         if step is not None:
-            changes["is_printed"] = kind is self._printed
+            changes["is_printed"] = kind in {self._tracked, self._printed}
             if since is not None:
                 if not old.is_paced:
                     changes["longest_step_s"] = max(old.longest_step_s, since)
@@ -176,18 +176,20 @@ class ProgressMeter:
         if self._counts_steps:
             return batch.counted_step
         if batch.tracked_step is not None:
-            self._tracked_step = max(self._tracked_step, batch.tracked_step)
+            self._tracked_step = max(self._tracked_step or 0, batch.tracked_step)
             return self._tracked_step
-        return batch.printed_step
+        return batch.printed_step if self._tracked_step is None else None
 
     def _note_kinds(self, batch: Batch) -> "_Kind":
         """Note totals and units; gives those of the kind of steps that is shown."""
         self._counted.note(batch.counted_total, batch.counted_unit)
-        kind = self._reported if batch.origin is Origin.REPORTED else self._printed
-        kind.note(batch.last("total_steps"), batch.unit)
+        by_origin = {Origin.TRACKED: self._tracked, Origin.PRINTED: self._printed}
+        by_origin.get(batch.origin, self._reported).note(batch.last("total_steps"), batch.unit)
         if self._reports_steps:
             return self._reported
-        return self._counted if self._counts_steps else self._printed
+        if self._counts_steps:
+            return self._counted
+        return self._printed if self._tracked_step is None else self._tracked
 
     def _rate(self, old: Progress, step: int, since_s: float) -> float | None:
         if old.step is None or since_s <= 0 or step < old.step:
