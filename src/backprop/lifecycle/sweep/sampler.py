@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 SAMPLERS = ("tpe", "random", "grid", "gp", "cmaes")
-_OF_OPTUNA = ("tpe", "gp", "cmaes")
-_EXTRA = "sweep"
+_EXTRAS = {"tpe": "sweep", "gp": "gp", "cmaes": "sweep"}  # of pyproject.toml: those of Optuna, and what they need
 _WARM_UP = 10  # trials at random, before a model proposes any
 
 
@@ -41,27 +40,24 @@ def check(sampler: str, parameters: Sequence[Parameter]) -> None:
     """Raise UsageError where the sampler cannot be used: a library is missing, or it cannot search these parameters."""
     if sampler == "grid":
         grid(parameters)
-    if sampler in _OF_OPTUNA:
+    if sampler in _EXTRAS:
         try:
-            import optuna  # noqa: F401
+            _import_libraries(sampler)
         except ImportError as error:
-            raise optional_dependency.missing(_EXTRA, error) from error
-        _check_library(sampler)
+            raise optional_dependency.missing(_EXTRAS[sampler], error) from error
     if sampler == "cmaes" and sum(not one.choices for one in parameters) < 2:
         raise UsageError("--sampler cmaes needs at least two ranges of numbers; use tpe.")
 
 
-def _check_library(sampler: str) -> None:
-    """What Optuna itself imports only when it is used."""
-    try:
-        if sampler == "cmaes":
-            import cmaes  # noqa: F401
-        if sampler == "gp":
-            import scipy  # noqa: F401
-            import torch  # noqa: F401
-    except ImportError as error:
-        advice = "; or use --sampler tpe" if sampler == "gp" else ""
-        raise UsageError(f"--sampler {sampler} needs {error.name!r}: pip install {error.name}{advice}") from error
+def _import_libraries(sampler: str) -> None:
+    """Optuna, and what it imports itself only when it proposes."""
+    import optuna  # noqa: F401
+
+    if sampler == "cmaes":
+        import cmaes  # noqa: F401
+    if sampler == "gp":
+        import scipy  # noqa: F401
+        import torch  # noqa: F401
 
 
 def propose(standing: Standing) -> Proposal | None:
