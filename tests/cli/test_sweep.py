@@ -140,7 +140,11 @@ def test_without_a_checkpoint_the_first_trial_cannot_continue(runs: Runs):
     """The strict resume starts nothing."""
     done = sweep(runs, script=TRAIN.replace("checkpoint_saved", "note"))
     assert (done.returncode, "no valid checkpoint" in done.stderr) == (78, True)
-    assert [len(run["sessions"]) for run in documents(runs).values()] == [1]
+    [run] = documents(runs).values()
+    assert len(run["sessions"]) == 1
+    assert status(runs)["spent_s"] == pytest.approx(run["elapsed_s"], abs=0.01)  # also when it is resumed
+    text = runs.call("sweep", "status", "s").stdout
+    assert ("no trial has finished a rung" in text, "no valid checkpoint" in text) == (True, True)
 
 
 def test_from_scratch_each_rung_trains_anew(runs: Runs):

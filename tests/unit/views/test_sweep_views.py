@@ -63,7 +63,7 @@ def test_the_table_shows_rungs_budget_and_the_best():
 def test_before_the_first_trial_there_is_something_to_show():
     """No table, and no error."""
     found = seen()
-    assert "no trial has begun" in summary(found.standing, found.budget, found.state, Screen())
+    assert "no trial has finished a rung" in summary(found.standing, found.budget, found.state, Screen())
     assert list(conclusion(found)) == ["sweep digits is interrupted; continue with: backprop sweep resume digits"]
 
 

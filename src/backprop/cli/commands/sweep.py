@@ -328,8 +328,6 @@ def _start_in_background(home: Home, spec: SweepSpec) -> None:
     """Start a sweeper of its own, and wait until it has the sweep. Raises BackpropError."""
     from backprop.supervisor.process.launch import start_detached
 
-    if is_driven(home, spec):
-        raise BusyError(f"sweep {spec.name} is run by another process already.")
     log = specs.sweep_dir(home, spec.id).log_path
     reader, writer = os.pipe()
     variables = (f"BACKPROP_HOME={home.path}", f"{_BACKGROUND}={writer}:{log}")
@@ -514,6 +512,8 @@ def _show(home: Home, spec: SweepSpec, *, as_json: bool) -> None:
     from backprop.views.terminal import sweep_table
 
     print(sweep_table.summary(seen.standing, seen.budget, seen.state), end="")
+    if seen.standing.finished is not None:
+        print(seen.standing.finished.reason)
 
 
 def _say_conclusion(home: Home, spec: SweepSpec) -> None:
