@@ -9,6 +9,7 @@ import functools
 import os
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime, timezone
 from typing import NamedTuple
@@ -53,13 +54,35 @@ def open_caught_up(home: Home, say: Say) -> Index:
     An index in memory on a full or read-only disk, and where another process holds its lock: a hung supervisor can
     still be stopped. Raises ConfigError, HomeBusyError, OSError or sqlite3.DatabaseError.
     """
+    index = _on_disk(home, say, _open_caught_up_on_disk)
+    return open_in_memory(home, say) if index is None else index
+
+
+def open_as_it_is(home: Home, say: Say) -> Index:
+    """The same index without a look at any run: for a process that refreshes those it needs."""
+    index = _on_disk(home, say, _open_unlocked)
+    return Index(home.index_path, VIEWER_BUSY_TIMEOUT_S, is_in_memory=True) if index is None else index
+
+
+def _on_disk(home: Home, say: Say, open_index: Callable[[Home, Say], Index]) -> Index | None:
+    """The index on the disk; None where there is none to work with, and one in memory will do."""
     try:
-        return _open_caught_up_on_disk(home, say)
+        return open_index(home, say)
     except (NoRoomError, HomeBusyError, OSError, sqlite3.OperationalError) as error:
         if (why := why_in_memory(home, error)) is None:
             raise
     say(f"{why}: reading from the run directories instead.")
-    return open_in_memory(home, say)
+    return None
+
+
+def _open_unlocked(home: Home, say: Say) -> Index:
+    index = open_home(home, say)
+    try:
+        index.wait_for_turn()
+    except BaseException:
+        index.close()
+        raise
+    return index
 
 
 def why_in_memory(home: Home, error: Exception) -> str | None:

@@ -101,7 +101,7 @@ class Sweeper:
             return
         if observation.is_from_elsewhere(self.standing):  # what is written here is no heartbeat of that sweeper
             self._write(_began())
-        with catalog.caught_up(self._home, self._observer.event) as index:
+        with catalog.as_it_is(self._home, self._observer.event) as index:
             self._look(index)
             if self.standing.problem is not None:
                 self._finish(_check_advice(self.standing.problem), ExitCode.CANNOT_RESUME)

@@ -1,14 +1,16 @@
 """One step of a sweep, with runs that are never made."""
 
 import os
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from backprop import host
 from backprop.errors import BusyError
+from backprop.lifecycle import indexing
 from backprop.lifecycle.requests import Called
 from backprop.lifecycle.sweep import observation, trial_runs
 from backprop.lifecycle.sweep.journal import Began, SweepJournal
@@ -17,7 +19,12 @@ from backprop.lifecycle.sweep.spec import SweepSpec, make
 from backprop.lifecycle.sweep.standing import Standing, TrialState
 from backprop.lifecycle.sweep.sweeper import Sweeper
 from backprop.store.home import Home
+from backprop.store.index import Index
+from backprop.store.journal.entries import SessionStarted
+from backprop.store.journal.file import Journal
+from backprop.store.rundir import RunDir
 from tests.conftest import wait_for
+from tests.records import SPEC as RUN_SPEC
 from tests.unit.lifecycle.sweep.test_standing import NOW, SPEC
 
 ANEW = msgspec.structs.replace(SPEC, id="sweepone", from_scratch=True, parallel=3)
@@ -100,3 +107,45 @@ def test_a_slow_start_costs_no_heartbeat(tmp_path: Path, monkeypatch: pytest.Mon
     with closing(Sweeper(home, ANEW, Silent())) as sweeper:
         sweeper.begin()
         sweeper.tick()
+
+
+def test_a_tick_refreshes_each_active_trial_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """And no run of others: whoever looks at those refreshes them."""
+    home = Home(tmp_path / "home")
+    make(home, ANEW)
+    refreshed: list[str] = []
+    refresh = indexing._refresh
+
+    def counted(home: Home, index: Index, rundir: RunDir, *rest: Any, **options: Any) -> Any:
+        refreshed.append(rundir.run_id)
+        return refresh(home, index, rundir, *rest, **options)
+
+    with ExitStack() as held:
+
+        def start(home: Home, spec: SweepSpec, trial: TrialState) -> Called:
+            held.enter_context(closing(begun(home, trial.run_id)))
+            return Called(0, "")
+
+        monkeypatch.setattr(trial_runs, "make", start)
+        sweeper = held.enter_context(closing(Sweeper(home, ANEW, Silent())))
+        sweeper.begin()
+        sweeper.tick()
+        held.enter_context(closing(begun(home, "another")))
+        monkeypatch.setattr(indexing, "_refresh", counted)
+        sweeper.tick()
+        assert refreshed == [trial.run_id for trial in sweeper.standing.active]
+        assert len(refreshed) == ANEW.parallel
+
+
+def begun(home: Home, run_id: str) -> Journal:
+    """A run whose first session is active: the journal that its supervisor has locked."""
+    rundir = home.rundir(run_id)
+    rundir.path.mkdir()
+    rundir.spec_path.write_bytes(msgspec.json.encode(msgspec.structs.replace(RUN_SPEC, id=run_id)))
+    home.mark_for_refresh(run_id)
+    journal = Journal(rundir.journal_path)
+    assert journal.try_lock()
+    journal.append(
+        SessionStarted(at=NOW, session=1, timebox_s=600, grace_s=30, host="h", supervisor_pid=1, boot_id=None)
+    )
+    return journal
