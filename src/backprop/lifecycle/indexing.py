@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from backprop import engines
+from backprop import engines, host
 from backprop.engines.base import Observation, Phase
 from backprop.errors import BackpropError, NoRoomError
 from backprop.lifecycle import recovery
-from backprop.records import Limits, Run, RunSpec, Say, Status
+from backprop.records import Limits, Run, RunSpec, Say, Session, Status
 from backprop.store import experiments_json, legacy_import
 from backprop.store.files import UnreadableError, unreadable
 from backprop.store.home import Home, HomeBusyError
@@ -265,7 +265,9 @@ def _refresh(home: Home, index: Index, rundir: RunDir, say: Say, *, publish: boo
     try:
         reader = RunReader(rundir.journal_path, spec, index.folded(spec.id))
         recorder = Recorder(home, rundir, spec, journal, say, reader=reader).use(index)
-        recorder.output.look_for_checkpoints_in(functools.cache(lambda: _folders_of_trainer(rundir)))
+        recorder.output.look_for_checkpoints_in(
+            functools.cache(lambda: _folders_of_trainer(rundir, recorder.read_run()[0].last_session))
+        )
         if recorder.read_run()[0].is_on_slurm:
             is_answered_for = _refresh_job(home, rundir, spec, journal, recorder, say, publish=publish)
             return _Refreshed(is_answered_for, recorder.is_state_stored)
@@ -288,8 +290,13 @@ def _refresh(home: Home, index: Index, rundir: RunDir, say: Say, *, publish: boo
     return _Refreshed(not is_free, recorder.is_state_stored)
 
 
-def _folders_of_trainer(rundir: RunDir) -> tuple[str, ...]:
-    """Those that its living processes are in: a supervisor that was killed may have left some."""
+def _folders_of_trainer(rundir: RunDir, session: Session | None) -> tuple[str, ...]:
+    """Those that its living processes are in: a supervisor that was killed may have left some.
+
+    session: the newest; one that has ended, or was begun before the machine was, or elsewhere, has none.
+    """
+    if session is None or session.status.is_final or session.boot_id not in {None, host.boot_id()}:
+        return ()
     from backprop.supervisor.process import tree
 
     return tree.folders(tree.marked(str(rundir.path)))
