@@ -351,7 +351,7 @@ def test_people_and_programs_propose_parameters(stopped: Runs):
     """What is added is tried next; what the sweep does not search is refused."""
     asked = stopped.call("sweep", "ask", "s", "--json")
     assert set(json.loads(asked.stdout)["params"]) == {"lr"}
-    for words in (("lr=2",), ("lr=high",), ("lr=0.5", "hidden=3"), ("momentum=0.9",)):
+    for words in (("lr=2",), ("lr=high",), ("lr=0.5", "hidden=3"), ("momentum=0.9",), ("lr=0.5", "lr=0.6"), ("lr",)):
         assert stopped.call("sweep", "add", "s", *words).returncode == 2
     assert stopped.call("sweep", "add", "s", "lr=0.9", "--note", "as in the paper").returncode == 0
     assert go_on(stopped).returncode == 0

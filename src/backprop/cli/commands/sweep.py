@@ -473,16 +473,16 @@ def ask(*, name: str, as_json: bool) -> None:
 @click.argument("values", nargs=-1, required=True, metavar="NAME=VALUE...")
 @click.option("--note", metavar="TEXT", help="Add this note to its run.")
 def add(*, name: str, values: tuple[str, ...], note: str | None) -> None:
-    """Let a sweep try these parameters next: 'backprop sweep add digits lr=0.03 hidden=64'."""
+    """Let a sweep try these parameters next: 'backprop sweep add digits lr=0.03'. The sampler proposes the others."""
     home = Home.from_environment()
     spec = specs.find(home, name)
     given = dict(value.partition("=")[::2] for value in values)
-    names = [one.name for one in spec.parameters]
-    if sorted(given) != sorted(names) or len(given) != len(values):
-        raise UsageError(f"expected a value for each of {', '.join(names)}, such as {names[0]}=VALUE.")
-    for one in spec.parameters:
-        if (problem := one.problem(given[one.name])) is not None:
-            raise UsageError(f"{one.name}={given[one.name]}: invalid value: {problem}.")
+    known = {one.name: one for one in spec.parameters}
+    if not given.keys() <= known.keys() or len(given) != len(values):
+        raise UsageError(f"expected a value for some of {', '.join(known)}, such as {spec.parameters[0].name}=VALUE.")
+    for key, value in given.items():
+        if (problem := known[key].problem(value)) is not None:
+            raise UsageError(f"{key}={value}: invalid value: {problem}.")
     if note is not None:
         check_annotation(Kind.NOTE, note)
     standing = observe(home, spec).standing

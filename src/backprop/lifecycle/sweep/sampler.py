@@ -9,8 +9,11 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+
 from backprop.errors import UsageError
 from backprop.lifecycle import optional_dependency
+from backprop.lifecycle.sweep.journal import Added
 from backprop.lifecycle.sweep.space import Parameter, grid
 from backprop.lifecycle.sweep.spec import SweepSpec
 from backprop.lifecycle.sweep.standing import Standing, TrialState
@@ -66,8 +69,7 @@ def propose(standing: Standing) -> Proposal | None:
     Depends on nothing but the journal and the seed.
     """
     if standing.added:
-        first = standing.added[0]
-        return Proposal(params=first.params, source="added", note=first.note)
+        return _added(standing, standing.added[0])
     spec = standing.spec
     number = len(standing.trials)
     if spec.sampler == "grid":
@@ -76,9 +78,22 @@ def propose(standing: Standing) -> Proposal | None:
         found = next(free, None)
         return None if found is None else Proposal(params=found, source="grid")
     if spec.sampler == "random":
-        rng = random.Random(f"{spec.seed} {number}")  # noqa: S311  no secret
-        return Proposal(params={one.name: one.sample(rng) for one in spec.parameters}, source="random")
+        return _random(spec, number)
     return _of_optuna(standing, number)
+
+
+def _added(standing: Standing, added: Added) -> Proposal:
+    """What a user added, with what the sampler proposes for the parameters that were left open."""
+    spec, params = standing.spec, added.params
+    if len(params) < len(spec.parameters):
+        others = propose(msgspec.structs.replace(standing, added=())) or _random(spec, len(standing.trials))
+        params = {**others.params, **params}
+    return Proposal(params=params, source="added", note=added.note)
+
+
+def _random(spec: SweepSpec, number: int) -> Proposal:
+    rng = random.Random(f"{spec.seed} {number}")  # noqa: S311  no secret
+    return Proposal(params={one.name: one.sample(rng) for one in spec.parameters}, source="random")
 
 
 def _of_optuna(standing: Standing, number: int) -> Proposal:
