@@ -172,6 +172,7 @@ def test_rungs_in_steps_end_at_their_steps(runs: Runs):
     for entry in ended:
         reached = 10 * 2 ** entry["rung"]
         assert entry["value"] == pytest.approx(reached / 1000 + found[entry["trial"]]["params"]["lr"])
+    assert "rungs end at step 10, 20, 40\n" in done.stderr
     sessions = [session for run in found.values() for session in run["sessions"]]
     assert {session["stopped_by"] for session in sessions} == {"step"}
     check_whole(runs)
@@ -545,11 +546,12 @@ def test_a_metric_without_a_value_ends_with_its_code(runs: Runs):
 
 
 def test_what_was_understood_is_said_at_the_start(runs: Runs):
-    """The day of --until, and that a range is of integers."""
+    """The day of --until, that a range is of integers, and what a rung is."""
     words = ("--sampler", "grid", "--param", "lr=1..2", "--until", "00:00", *UNHURRIED, "--", "--steps", 3)
     done = sweep(runs, *words)
     assert re.search(r"within 40 min, until \d{4}-\d\d-\d\d 00:00, grid\n", done.stderr), done.stderr
     assert "lr: integers from 1 to 2; for numbers: 1.0.." in done.stderr
+    assert "rungs last 1, 2, 4 min, which favours small and fast models; if the script reports steps, " in done.stderr
 
 
 def test_an_edited_script_is_told_of(stopped: Runs):

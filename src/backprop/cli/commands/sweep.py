@@ -158,6 +158,7 @@ def start(ctx: click.Context, /, *, script: str, config_file: Path | None, as_js
     specs.make(home, spec)
     until = "" if spec.until is None else f", until {spec.until.astimezone():%Y-%m-%d %H:%M}"
     say(f"sweep {spec.name} ({spec.id}): {spec.goal_text} within {spec.budget_s / 60:g} min{until}, {spec.sampler}")
+    say(_rungs_text(spec))
     for one in spec.parameters:
         if one.is_integer:
             say(f"{one.name}: integers from {one.text(one.low)} to {one.text(one.high)}; for numbers: {one.low:.1f}..")
@@ -220,6 +221,16 @@ def _spec(
             *file,
         ),
     )
+
+
+def _rungs_text(spec: SweepSpec) -> str:
+    """When the rungs end, and what is better."""
+    rungs, rules = range(spec.max_rungs), spec.rules
+    if spec.rung_steps is not None:
+        return f"rungs end at step {', '.join(f'{rules.until_step(rung):,}' for rung in rungs)}"
+    lengths = ", ".join(f"{rules.duration_s(rung) / 60:.3g}" for rung in rungs)
+    advice = "if the script reports steps, --rung-steps compares trials at the same step"
+    return f"rungs last {lengths} min, which favours small and fast models; {advice}"
 
 
 def _usual_sampler() -> str:
