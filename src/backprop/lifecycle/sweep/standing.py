@@ -528,8 +528,8 @@ def _not_continued(session: Session, asking: Asking, facts: Facts) -> str | None
     """Why a session that was to continue from a checkpoint cannot be compared as if it had."""
     if not asking.is_strict:
         return None
-    is_unknown = session.status is Status.INTERRUPTED and session.is_checkpoint_read is None
-    if session.resumed_from is not None or is_unknown:
+    # None: its supervisor was killed, or reads cannot be seen there (macOS, several nodes, no inotify instance left)
+    if session.resumed_from is not None or session.is_checkpoint_read is None:
         return _step_problem(session.number, facts)
     option = session.resume_option
     hint = "" if option is None else f" (it has {option.partition('=')[0]}: try --resume-arg {option})"
