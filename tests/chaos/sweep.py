@@ -207,7 +207,7 @@ def _end_problems(entries: list[SweepEntry]) -> Iterator[str]:
             case 66:
                 is_true = failures >= 3
             case 78:
-                is_true = not any(one.rung > 0 for one in ended)
+                is_true = not any(one.rung > 0 and one.value is not None for one in ended)
             case _:
                 is_true = False
         if not is_true:

@@ -25,7 +25,7 @@ def tree(runs: Runs) -> None:
     """Runs a, b of a, and c: with a group, tags and a note."""
     runs.script(QUICK)
     first = ("--group", "lr", "--tag", "base", "--tag", "v1", "--note", "where we start")
-    assert runs.call("run", "train.py", "--run-id", "a", *first).returncode == 0
+    assert runs.call("run", "train.py", "--run-id", "a", "--name", "first", *first).returncode == 0
     done = runs.call("run", "train.py", "--run-id", "b", "--parent", "a", "--group", "LR", "--tag", "baseline")
     assert (done.returncode, done.stderr) == (0, done.stderr)
     assert runs.call("run", "train.py", "--run-id", "c").returncode == 0
@@ -55,6 +55,9 @@ def test_what_is_said_at_the_start_is_in_every_document(tree: Runs):
         ("tag~base", "a b"),
         ("tag!=base", "b c"),
         ("parent=a", "b"),
+        ("parent=First", "b"),  # its name
+        ("parent!=first", "a c"),
+        ("parent=firs", ""),
         ("parent!=a", "a c"),
         ("archived=false", "a b c"),
         ("archived=any", "a b c"),

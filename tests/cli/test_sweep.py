@@ -140,7 +140,11 @@ def test_without_a_checkpoint_the_first_trial_cannot_continue(runs: Runs):
     """The strict resume starts nothing."""
     done = sweep(runs, script=TRAIN.replace("checkpoint_saved", "note"))
     assert (done.returncode, "no valid checkpoint" in done.stderr) == (78, True)
-    assert [len(run["sessions"]) for run in documents(runs).values()] == [1]
+    [run] = documents(runs).values()
+    assert len(run["sessions"]) == 1
+    assert status(runs)["spent_s"] == pytest.approx(run["elapsed_s"], abs=0.01)  # also when it is resumed
+    text = runs.call("sweep", "status", "s").stdout
+    assert ("no trial has finished a rung" in text, "no valid checkpoint" in text) == (True, True)
 
 
 def test_from_scratch_each_rung_trains_anew(runs: Runs):
@@ -168,6 +172,7 @@ def test_rungs_in_steps_end_at_their_steps(runs: Runs):
     for entry in ended:
         reached = 10 * 2 ** entry["rung"]
         assert entry["value"] == pytest.approx(reached / 1000 + found[entry["trial"]]["params"]["lr"])
+    assert "rungs end at step 10, 20, 40\n" in done.stderr
     sessions = [session for run in found.values() for session in run["sessions"]]
     assert {session["stopped_by"] for session in sessions} == {"step"}
     check_whole(runs)
@@ -347,7 +352,7 @@ def test_people_and_programs_propose_parameters(stopped: Runs):
     """What is added is tried next; what the sweep does not search is refused."""
     asked = stopped.call("sweep", "ask", "s", "--json")
     assert set(json.loads(asked.stdout)["params"]) == {"lr"}
-    for words in (("lr=2",), ("lr=high",), ("lr=0.5", "hidden=3"), ("momentum=0.9",)):
+    for words in (("lr=2",), ("lr=high",), ("lr=0.5", "hidden=3"), ("momentum=0.9",), ("lr=0.5", "lr=0.6"), ("lr",)):
         assert stopped.call("sweep", "add", "s", *words).returncode == 2
     assert stopped.call("sweep", "add", "s", "lr=0.9", "--note", "as in the paper").returncode == 0
     assert go_on(stopped).returncode == 0
@@ -541,11 +546,12 @@ def test_a_metric_without_a_value_ends_with_its_code(runs: Runs):
 
 
 def test_what_was_understood_is_said_at_the_start(runs: Runs):
-    """The day of --until, and that a range is of integers."""
+    """The day of --until, that a range is of integers, and what a rung is."""
     words = ("--sampler", "grid", "--param", "lr=1..2", "--until", "00:00", *UNHURRIED, "--", "--steps", 3)
     done = sweep(runs, *words)
     assert re.search(r"within 40 min, until \d{4}-\d\d-\d\d 00:00, grid\n", done.stderr), done.stderr
     assert "lr: integers from 1 to 2; for numbers: 1.0.." in done.stderr
+    assert "rungs last 1, 2, 4 min, which favours small and fast models; if the script reports steps, " in done.stderr
 
 
 def test_an_edited_script_is_told_of(stopped: Runs):

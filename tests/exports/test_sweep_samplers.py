@@ -67,13 +67,22 @@ def test_every_kind_of_parameter_and_trial():
     assert propose(fold(spec, entries)) is not None
 
 
-@pytest.mark.parametrize(("name", "library"), [("gp", "torch"), ("gp", "scipy"), ("cmaes", "cmaes")])
-def test_what_a_sampler_lacks_is_named(name: str, library: str, monkeypatch: pytest.MonkeyPatch):
-    """Before anything is started: Optuna imports it only when it proposes."""
-    if library == "scipy":
-        monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
+@pytest.mark.parametrize(
+    ("name", "library", "extra"),
+    [
+        ("tpe", "optuna", "sweep"),
+        ("cmaes", "cmaes", "sweep"),
+        ("gp", "optuna", "gp"),
+        ("gp", "torch", "gp"),
+        ("gp", "scipy", "gp"),
+    ],
+)
+def test_what_a_sampler_lacks_is_named(name: str, library: str, extra: str, monkeypatch: pytest.MonkeyPatch):
+    """Before anything is started, with the one command that installs all that it needs, where Backprop is."""
+    for other in {"torch", "scipy"} - {library}:
+        monkeypatch.setitem(sys.modules, other, ModuleType(other))
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(UsageError, match=f"--sampler {name} needs '{library}': pip install {library}"):
+    with pytest.raises(UsageError, match=f"this needs '{library}', which is not installed: .*backprop-cli.{extra}."):
         search(name, 1)
 
 

@@ -96,6 +96,15 @@ def test_a_trial_without_a_whole_checkpoint_is_rightly_not_promoted():
     assert found(entries, outputs=written) == []
 
 
+@pytest.mark.parametrize(("value", "is_wrong"), [(0.9, True), (None, False)])
+def test_a_trial_that_went_on_has_shown_that_it_can(value: float | None, is_wrong: bool):
+    """Then the check does not fail later; a rung that failed has shown nothing."""
+    status = Status.TIMEBOXED if value else Status.FAILED
+    later = ended(0, rung=1, value=value, has_metric=True, status=status)
+    entries = (*ENTRIES[:4], later, Finished(at=NOW, reason="x", exit_code=78))
+    assert any("it ended with 78" in problem for problem in found(entries)) is is_wrong
+
+
 def test_a_failed_trial_has_no_value():
     entries = (*ENTRIES[:-1], ended(1, value=None, has_metric=True, status=Status.FAILED))
     assert found(entries) == []

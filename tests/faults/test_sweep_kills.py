@@ -5,34 +5,30 @@ import os
 import random
 import signal
 import time
-from contextlib import suppress
+from collections import Counter
+
+import pytest
 
 from backprop.lifecycle.sweep.space import parse_parameters
 from tests.cli.test_sweep import OPTIONS, PARAM, SECOND, TRAIN, check_whole, entries, status
 from tests.conftest import Runs, scaled, wait_for
 
+LONG_S = 1800.0
+
 PAUSES_S = (0.02, 1.2)  # between two kills
+KILLS = scaled(100)
+MOST_OF_A_TRIAL = 2  # kills of its supervisors: a rung that is interrupted more often has no value
 
 
+@pytest.mark.timeout(3600)
 def test_random_kills_lose_and_double_nothing(runs: Runs):
-    """Each trial is one run, each rung ends once, and proposals are those of a sweep that nobody disturbs."""
+    """Two trials at once: each is one run, each rung ends once, and what is proposed is what the seed says."""
     runs.script(TRAIN)
     rng = random.Random(7)
-    kills = scaled(100)
-    words = ("sweep", "train.py", "-n", "s", *OPTIONS, *PARAM, "--budget", (5 + 1.2 * kills) * SECOND, "-d")
+    words = ("sweep", "train.py", "-n", "s", *OPTIONS, *PARAM, "--budget", (10 + 3 * KILLS) * SECOND, "-d")
     assert runs.call(*words).returncode == 0
-    for _ in range(kills):
-        time.sleep(rng.uniform(*PAUSES_S))  # the instant is what is random, and no condition
-        if rng.random() < 0.7:
-            kill(sweeper_pid(runs))
-            wait_for(lambda: status(runs)["state"] != "running")
-            done = runs.call("sweep", "resume", "s", "-d")
-            assert done.returncode == 0, done.stderr
-        else:
-            kill(supervisor_pid(runs, rng))
-        if status(runs)["state"] == "finished":
-            break
-    wait_for(lambda: status(runs)["state"] == "finished")
+    assert kill_at_random(runs, rng, most_of_a_trial=KILLS) == KILLS
+    wait_for(lambda: status(runs)["state"] == "finished", LONG_S)
     check_whole(runs)
     state = status(runs)
     assert (state["active"], state["exit_code"]) == (0, 0)
@@ -41,38 +37,74 @@ def test_random_kills_lose_and_double_nothing(runs: Runs):
     assert asked == drawn(len(asked))
 
 
-# what it has come to at a step depends on --lr alone, and a session ends at a step: the clock decides nothing
-GROWING = TRAIN.replace("score = float(options", "score = step / 1000 * float(options")
-VALUES = [f"{(7 * number % 50 + 1) / 50:g}" for number in range(scaled(40))]  # enough for the kills
+# What it has come to at a step depends on --lr alone, and a session ends at a step: the clock decides nothing. A step is
+# reported before it is saved: a kill between the two makes the next session repeat it, and not leave it out. How long a
+# step takes is in a file.
+GROWING = """
+    options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+    state, step = f"state-{os.environ['BACKPROP_RUN_ID']}", 0
+    if os.environ.get("BACKPROP_RESUME_FROM"):
+        with open(os.environ["BACKPROP_RESUME_FROM"]) as file:
+            step = int(file.read())
+    while True:
+        step += 1
+        print(json.dumps({"step": step, "score": step / 1000 * float(options["--lr"])}), flush=True)
+        with open(state + ".draft", "w") as file:
+            file.write(str(step))
+        os.replace(state + ".draft", state)
+        print(json.dumps({"event": "checkpoint_saved", "path": state, "step": step}), flush=True)
+        with open("pace") as file:
+            time.sleep(float(file.read()))
+"""
+VALUES = [f"{(37 * number % 101 + 1) / 101:.4f}" for number in range(scaled(50))]  # enough for the kills
 BY_STEPS = (
     "--goal", "max:score", "--sampler", "grid", "--param", f"lr={','.join(VALUES)}", "--rung-steps", 10,
-    "--rung", 2, "--eta", 2, "--max-rungs", 3, "-p", 1, "--budget", 200,
+    "--rung", 10, "--eta", 2, "--max-rungs", 3, "-p", 1, "--budget", 1000,
 )  # fmt: skip
 
 
+@pytest.mark.timeout(3600)
 def test_a_sweep_that_is_killed_ends_as_one_that_is_not(runs: Runs):
-    """The same trials, the same promotions for the same reasons, the same values, the same best, given the same seed."""
+    """Sweepers and trials: the same trials, promotions for the same reasons, values, and best, given the same seed."""
     runs.script(GROWING)
-    done = runs.call("sweep", "train.py", "-n", "quiet", *BY_STEPS)
+    (runs.work / "pace").write_text("0.001")
+    done = runs.call("sweep", "train.py", "-n", "quiet", *BY_STEPS, timeout_s=LONG_S)
     assert done.returncode == 0, done.stderr
     undisturbed = runs.home.rename(runs.home.with_name("undisturbed"))
-    rng = random.Random(11)
+    (runs.work / "pace").write_text("0.12")
     assert runs.call("sweep", "train.py", "-n", "s", *BY_STEPS, "-d").returncode == 0
-    for _ in range(scaled(100)):
-        time.sleep(rng.uniform(*PAUSES_S))  # the instant is what is random, and no condition
-        if status(runs)["state"] == "finished":
-            break
-        kill(sweeper_pid(runs))
-        wait_for(lambda: status(runs)["state"] != "running")
-        done = runs.call("sweep", "resume", "s", "-d")
-        assert done.returncode == 0, done.stderr
-    wait_for(lambda: status(runs)["state"] == "finished")
+    assert kill_at_random(runs, random.Random(11), MOST_OF_A_TRIAL) == KILLS
+    (runs.work / "pace").write_text("0.001")
+    wait_for(lambda: status(runs)["state"] == "finished", LONG_S)
     check_whole(runs)
     killed = decisions(runs)
+    interrupted = [entry for entry in entries(runs, "continued") if entry["reason"].startswith("interrupted")]
+    assert interrupted
     runs.home.rename(runs.home.with_name("killed"))
     undisturbed.rename(runs.home)
     assert killed == decisions(runs)
     assert len(killed) > 3 * len(VALUES)
+
+
+def kill_at_random(runs: Runs, rng: random.Random, most_of_a_trial: int) -> int:
+    """Kill the sweeper, or the supervisor of a trial, so many times: how many of these processes were there to kill.
+
+    The sweep is resumed after each kill of its sweeper. Ends early if the sweep does.
+    """
+    kills: Counter[str] = Counter()
+    while sum(kills.values()) < KILLS and status(runs)["state"] != "finished":
+        time.sleep(rng.uniform(*PAUSES_S))  # the instant is what is random, and no condition
+        of_trials = [(run, pid) for run, pid in supervisors(runs) if kills[run] < most_of_a_trial]
+        if of_trials and rng.random() < 0.5:
+            run, pid = rng.choice(of_trials)
+            kills[run] += kill(pid)
+        elif kill(sweeper_pid(runs)):
+            kills["sweeper"] += 1
+            wait_for(lambda: status(runs)["state"] != "running")
+            done = runs.call("sweep", "resume", "s", "-d")
+            assert done.returncode == 0, done.stderr
+    print(f"{kills.total()} kills: {kills['sweeper']} of the sweeper, the others of trials")
+    return kills.total()
 
 
 def decisions(runs: Runs) -> list[tuple[object, ...]]:
@@ -93,18 +125,21 @@ def sweeper_pid(runs: Runs) -> int:
     return entries(runs, "began")[-1]["pid"]
 
 
-def supervisor_pid(runs: Runs, rng: random.Random) -> int | None:
-    """Of one of the sessions that have not ended, if there is any."""
+def supervisors(runs: Runs) -> list[tuple[str, int]]:
+    """The run and the pid of each session that has not ended."""
     found = []
     for path in runs.home.glob("runs/*/journal.jsonl"):
         lines = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
         started = [line for line in lines if line["event"] == "session_started"]
         over = {line["session"] for line in lines if line["event"] == "session_ended"}
-        found += [line["supervisor_pid"] for line in started if line["session"] not in over]
-    return rng.choice(found) if found else None
+        found += [(path.parent.name, line["supervisor_pid"]) for line in started if line["session"] not in over]
+    return found
 
 
-def kill(pid: int | None) -> None:
-    with suppress(ProcessLookupError):
-        if pid is not None:
-            os.kill(pid, signal.SIGKILL)
+def kill(pid: int) -> bool:
+    """Whether there was such a process."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True

@@ -24,10 +24,27 @@ def caught_up(home: Home, say: Callable[[str], None]) -> Iterator[Index]:
     """
     from backprop.lifecycle import indexing  # not every command that uses this module needs it
 
+    with _opened(home, say, indexing.open_caught_up) as index:
+        yield index
+
+
+@contextmanager
+def as_it_is(home: Home, say: Callable[[str], None]) -> Iterator[Index]:
+    """The same index without a look at any run: see `indexing.refresh`. Raises ConfigError."""
+    from backprop.lifecycle import indexing
+
+    with _opened(home, say, indexing.open_as_it_is) as index:
+        yield index
+
+
+@contextmanager
+def _opened(
+    home: Home, say: Callable[[str], None], open_index: Callable[[Home, Callable[[str], None]], Index]
+) -> Iterator[Index]:
     index = None
     try:
         try:
-            index = indexing.open_caught_up(home, say)
+            index = open_index(home, say)
         except OSError as error:
             raise home.unusable(error) from error
         yield index

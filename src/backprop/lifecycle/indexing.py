@@ -9,17 +9,18 @@ import functools
 import os
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime, timezone
 from typing import NamedTuple
 
 import msgspec
 
-from backprop import engines
+from backprop import engines, host
 from backprop.engines.base import Observation, Phase
 from backprop.errors import BackpropError, NoRoomError
 from backprop.lifecycle import recovery
-from backprop.records import Limits, Run, RunSpec, Say, Status
+from backprop.records import Limits, Run, RunSpec, Say, Session, Status
 from backprop.store import experiments_json, legacy_import
 from backprop.store.files import UnreadableError, unreadable
 from backprop.store.home import Home, HomeBusyError
@@ -53,13 +54,35 @@ def open_caught_up(home: Home, say: Say) -> Index:
     An index in memory on a full or read-only disk, and where another process holds its lock: a hung supervisor can
     still be stopped. Raises ConfigError, HomeBusyError, OSError or sqlite3.DatabaseError.
     """
+    index = _on_disk(home, say, _open_caught_up_on_disk)
+    return open_in_memory(home, say) if index is None else index
+
+
+def open_as_it_is(home: Home, say: Say) -> Index:
+    """The same index without a look at any run: for a process that refreshes those it needs."""
+    index = _on_disk(home, say, _open_unlocked)
+    return Index(home.index_path, VIEWER_BUSY_TIMEOUT_S, is_in_memory=True) if index is None else index
+
+
+def _on_disk(home: Home, say: Say, open_index: Callable[[Home, Say], Index]) -> Index | None:
+    """The index on the disk; None where there is none to work with, and one in memory will do."""
     try:
-        return _open_caught_up_on_disk(home, say)
+        return open_index(home, say)
     except (NoRoomError, HomeBusyError, OSError, sqlite3.OperationalError) as error:
         if (why := why_in_memory(home, error)) is None:
             raise
     say(f"{why}: reading from the run directories instead.")
-    return open_in_memory(home, say)
+    return None
+
+
+def _open_unlocked(home: Home, say: Say) -> Index:
+    index = open_home(home, say)
+    try:
+        index.wait_for_turn()
+    except BaseException:
+        index.close()
+        raise
+    return index
 
 
 def why_in_memory(home: Home, error: Exception) -> str | None:
@@ -242,7 +265,9 @@ def _refresh(home: Home, index: Index, rundir: RunDir, say: Say, *, publish: boo
     try:
         reader = RunReader(rundir.journal_path, spec, index.folded(spec.id))
         recorder = Recorder(home, rundir, spec, journal, say, reader=reader).use(index)
-        recorder.output.look_for_checkpoints_in(functools.cache(lambda: _folders_of_trainer(rundir)))
+        recorder.output.look_for_checkpoints_in(
+            functools.cache(lambda: _folders_of_trainer(rundir, recorder.read_run()[0].last_session))
+        )
         if recorder.read_run()[0].is_on_slurm:
             is_answered_for = _refresh_job(home, rundir, spec, journal, recorder, say, publish=publish)
             return _Refreshed(is_answered_for, recorder.is_state_stored)
@@ -265,8 +290,13 @@ def _refresh(home: Home, index: Index, rundir: RunDir, say: Say, *, publish: boo
     return _Refreshed(not is_free, recorder.is_state_stored)
 
 
-def _folders_of_trainer(rundir: RunDir) -> tuple[str, ...]:
-    """Those that its living processes are in: a supervisor that was killed may have left some."""
+def _folders_of_trainer(rundir: RunDir, session: Session | None) -> tuple[str, ...]:
+    """Those that its living processes are in: a supervisor that was killed may have left some.
+
+    session: the newest; one that has ended, or was begun before the machine was, or elsewhere, has none.
+    """
+    if session is None or session.status.is_final or session.boot_id not in {None, host.boot_id()}:
+        return ()
     from backprop.supervisor.process import tree
 
     return tree.folders(tree.marked(str(rundir.path)))

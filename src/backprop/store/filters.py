@@ -35,7 +35,8 @@ _TEXTS = {
     "decision": "coalesce(decision, '')",
 }
 _BEGINNINGS = {"parent": "lower(coalesce(parent, ''))", "commit": "coalesce(commit_id, '')"}  # = is of how it begins
-_TAG, _ARCHIVED = "tag", "archived"
+_TAG, _ARCHIVED, _PARENT = "tag", "archived", "parent"
+_PARENT_NAME = "casefold(coalesce((SELECT one.name FROM runs AS one WHERE one.id = runs.parent), ''))"
 _ARCHIVED_TERMS = {"true": "is_archived", "false": "NOT is_archived", "any": "1"}
 _NUMBERS = {
     "step": "coalesce(runs.last_step, counted_step, printed_step)",
@@ -305,6 +306,8 @@ def _key_term(condition: Condition) -> Statement | None:
     """The term for a key of the tables above or a figure of what was used; None for a parameter or metric."""
     if condition.name in _TEXTS:
         return _text_term(_TEXTS[condition.name], condition)
+    if condition.name == _PARENT and condition.operator != "~":
+        return _parent_term(condition)
     if condition.name in _BEGINNINGS:
         return _beginning_term(_BEGINNINGS[condition.name], condition)
     if condition.name == _TAG:
@@ -385,6 +388,14 @@ def _beginning_term(column: str, condition: Condition) -> Statement:
         return _text_term(column, condition)
     value = storable(condition.value.casefold())
     return f"substr({column}, 1, length(?)) {_SQL_OPERATORS[condition.operator]} ?", [value, value]
+
+
+def _parent_term(condition: Condition) -> Statement:
+    """The term for the parent by the beginning of its id, or by its name; != for no such parent."""
+    is_equal = msgspec.structs.replace(condition, operator="=")
+    by_id, id_values = _beginning_term(_BEGINNINGS[_PARENT], is_equal)
+    by_name, name_values = _text_term(_PARENT_NAME, is_equal)
+    return f"{'' if condition.operator == '=' else 'NOT '}({by_id} OR {by_name})", [*id_values, *name_values]
 
 
 def _tag_term(condition: Condition) -> Statement:

@@ -18,10 +18,11 @@ def signal_holder(journal_path: Path, pid: int, number: signal.Signals) -> bool:
     """Send a signal to the process of this pid, if it is one that has the journal open. Gives whether it was sent."""
     if host.table_problem() is not None:
         return False  # unknown who has it open
-    return host.send(pid, lambda: _has_open(pid, journal_path), number)
+    return host.send(pid, lambda: has_open(pid, journal_path), number)
 
 
-def _has_open(pid: int, path: Path) -> bool:
+def has_open(pid: int, path: Path) -> bool:
+    """Whether a process of this machine has a file open; False where that cannot be seen."""
     try:
         wanted = path.stat()
         if sys.platform != "linux":

@@ -114,6 +114,14 @@ class Home:
             return error.errno == errno.EROFS
         return False
 
+    def server_unix_s(self) -> float:
+        """The time of day by the clock of the file system's server; by our own where nothing can be written."""
+        try:
+            os.utime(self.path)
+            return self.path.stat().st_mtime
+        except OSError:
+            return time.time()
+
     def has_old_runs_only(self) -> bool:
         """Whether there is an experiments.json but no run directory: one of an older tool, to be imported."""
         return not self.runs_path.exists() and self.old_snapshot_path.exists()

@@ -16,10 +16,11 @@ from backprop.store.curves import points
 from backprop.store.home import Home
 from backprop.store.index import Index, open_index
 from backprop.store.journal import file as journals
-from backprop.store.journal.entries import SessionEnded, SessionStarted
+from backprop.store.journal.entries import Entry, SessionEnded, SessionStarted
 from backprop.store.journal.file import Journal
 from backprop.store.journal.fold import fold
 from backprop.store.rundir import RunDir
+from backprop.supervisor.process import tree
 from tests.records import AT, SPEC
 
 STARTED = SessionStarted(at=AT, session=1, timebox_s=600, grace_s=30, host="h", supervisor_pid=1, boot_id=None)
@@ -134,3 +135,28 @@ def test_a_run_that_experiments_json_lacks(home: Home, rundir: RunDir, index: In
     home.rundir("another").path.mkdir()
     indexing.catch_up(home, index, print)
     assert experiments_json.run_ids(home.snapshot_path) == {"r"}
+
+
+@pytest.mark.parametrize(
+    ("entries", "is_scanned"),
+    [
+        ((STARTED,), True),
+        ((STARTED, TIMEBOXED), False),
+        ((msgspec.structs.replace(STARTED, boot_id="of another machine"),), False),
+    ],
+)
+def test_processes_are_searched_for_only_where_a_trainer_may_live(
+    home: Home, index: Index, rundir: RunDir, monkeypatch: pytest.MonkeyPatch, entries: list[Entry], is_scanned: bool
+):
+    """To know in which folder a relative path lies: not if the session is over, or on another machine."""
+    scanned: list[str] = []
+    monkeypatch.setattr(tree, "marked", lambda run_dir: scanned.append(run_dir) or [])
+    rundir.out_path(1).write_text('{"event": "checkpoint_saved", "path": "last.pt", "step": 1}\n')
+    with closing(Journal(rundir.journal_path)) as journal:
+        journal.append(*entries)
+        assert journal.try_lock()  # as its supervisor has
+        indexing.refresh(home, index, rundir, print)
+    assert scanned == [str(rundir.path)] * is_scanned
+    view = index.get("r")
+    assert view is not None
+    assert [checkpoint.path for checkpoint in view.checkpoints] == [str(Path(SPEC.cwd) / "last.pt")]

@@ -1,11 +1,16 @@
 """How a tree is ended, with processes that are none: what is asked of them, and in which order."""
 
+import subprocess
+import sys
 from collections.abc import Iterable
 from signal import Signals
 
+import psutil
 import pytest
 
 from backprop.supervisor.process import tree
+from backprop.supervisor.process.launch import RUN_DIR_VARIABLE
+from tests.conftest import wait_for
 
 
 class Tree:
@@ -65,3 +70,26 @@ def test_no_group_of_others_is_signalled():
     """1 is init, 0 our own group, and a number that no child of ours leads may be anybody's."""
     for pid in (0, 1, 2**22):
         assert not tree.signal_group(pid, Signals.SIGCONT)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="psutil reads all of them elsewhere")
+def test_only_processes_that_name_the_run_are_looked_into(monkeypatch: pytest.MonkeyPatch):
+    """A machine has hundreds, and psutil takes a tenth of a millisecond for each."""
+    looked_into: list[int] = []
+    environ = psutil.Process.environ
+
+    def counted(process: psutil.Process) -> dict[str, str]:
+        looked_into.append(process.pid)
+        return environ(process)
+
+    with started("/runs/a") as ours, started("/runs/b"), started("/runs/a/b") as similar:
+        monkeypatch.setattr(psutil.Process, "environ", counted)
+        assert [one.pid for one in tree.marked("/runs/a")] == [ours.pid]
+        assert set(looked_into) == {ours.pid, similar.pid}
+
+
+def started(run_dir: str) -> "subprocess.Popen[bytes]":
+    """A process with the mark of a run, which ends with its stdin."""
+    process = subprocess.Popen(["/bin/cat"], env={RUN_DIR_VARIABLE: run_dir}, stdin=subprocess.PIPE)
+    wait_for(lambda: process.pid in {one.pid for one in tree.marked(run_dir)})
+    return process

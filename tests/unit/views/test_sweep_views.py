@@ -7,6 +7,7 @@ import pty
 import struct
 import sys
 import termios
+from datetime import datetime, timedelta, timezone
 
 import msgspec
 import pytest
@@ -17,7 +18,7 @@ from backprop.lifecycle.sweep.observation import Seen
 from backprop.lifecycle.sweep.rule import Budget
 from backprop.lifecycle.sweep.space import Parameter
 from backprop.lifecycle.sweep.standing import budget_of, fold
-from backprop.views.documents.sweep_json import sweep_document
+from backprop.views.documents.sweep_json import eta_s, sweep_document
 from backprop.views.terminal.screen import Screen
 from backprop.views.terminal.sweep_table import conclusion, summary
 from tests.unit.lifecycle.sweep.test_standing import NOW, SPEC, asked, ended, promoted
@@ -63,7 +64,7 @@ def test_the_table_shows_rungs_budget_and_the_best():
 def test_before_the_first_trial_there_is_something_to_show():
     """No table, and no error."""
     found = seen()
-    assert "no trial has begun" in summary(found.standing, found.budget, found.state, Screen())
+    assert "no trial has finished a rung" in summary(found.standing, found.budget, found.state, Screen())
     assert list(conclusion(found)) == ["sweep digits is interrupted; continue with: backprop sweep resume digits"]
 
 
@@ -96,6 +97,15 @@ def test_the_document_is_short_and_complete():
     assert document["eta_s"] is None
     assert (document["spread"], document["importance"]) == ({"lr": ["0.03", "0.1"]}, None)  # too few, and one alone
     assert sweep_document(seen())["best"] is None
+
+
+def test_the_time_that_is_left_ends_with_until():
+    """A budget that is larger does not prolong the sweep."""
+    budget = Budget(total_s=7_200)
+    assert eta_s(fold(SPEC, SEARCH), budget) == 3_600  # two at a time
+    until = datetime.now(timezone.utc) + timedelta(minutes=5)
+    assert 290 < eta_s(fold(msgspec.structs.replace(SPEC, until=until), SEARCH), budget) <= 300
+    assert eta_s(fold(msgspec.structs.replace(SPEC, until=NOW), SEARCH), budget) == 0
 
 
 def test_many_parameters_leave_the_document_short():

@@ -158,6 +158,7 @@ def start(ctx: click.Context, /, *, script: str, config_file: Path | None, as_js
     specs.make(home, spec)
     until = "" if spec.until is None else f", until {spec.until.astimezone():%Y-%m-%d %H:%M}"
     say(f"sweep {spec.name} ({spec.id}): {spec.goal_text} within {spec.budget_s / 60:g} min{until}, {spec.sampler}")
+    say(_rungs_text(spec))
     for one in spec.parameters:
         if one.is_integer:
             say(f"{one.name}: integers from {one.text(one.low)} to {one.text(one.high)}; for numbers: {one.low:.1f}..")
@@ -220,6 +221,16 @@ def _spec(
             *file,
         ),
     )
+
+
+def _rungs_text(spec: SweepSpec) -> str:
+    """When the rungs end, and what is better."""
+    rungs, rules = range(spec.max_rungs), spec.rules
+    if spec.rung_steps is not None:
+        return f"rungs end at step {', '.join(f'{rules.until_step(rung):,}' for rung in rungs)}"
+    lengths = ", ".join(f"{rules.duration_s(rung) / 60:.3g}" for rung in rungs)
+    advice = "if the script reports steps, --rung-steps compares trials at the same step"
+    return f"rungs last {lengths} min, which favours small and fast models; {advice}"
 
 
 def _usual_sampler() -> str:
@@ -328,8 +339,6 @@ def _start_in_background(home: Home, spec: SweepSpec) -> None:
     """Start a sweeper of its own, and wait until it has the sweep. Raises BackpropError."""
     from backprop.supervisor.process.launch import start_detached
 
-    if is_driven(home, spec):
-        raise BusyError(f"sweep {spec.name} is run by another process already.")
     log = specs.sweep_dir(home, spec.id).log_path
     reader, writer = os.pipe()
     variables = (f"BACKPROP_HOME={home.path}", f"{_BACKGROUND}={writer}:{log}")
@@ -475,16 +484,16 @@ def ask(*, name: str, as_json: bool) -> None:
 @click.argument("values", nargs=-1, required=True, metavar="NAME=VALUE...")
 @click.option("--note", metavar="TEXT", help="Add this note to its run.")
 def add(*, name: str, values: tuple[str, ...], note: str | None) -> None:
-    """Let a sweep try these parameters next: 'backprop sweep add digits lr=0.03 hidden=64'."""
+    """Let a sweep try these parameters next: 'backprop sweep add digits lr=0.03'. The sampler proposes the others."""
     home = Home.from_environment()
     spec = specs.find(home, name)
     given = dict(value.partition("=")[::2] for value in values)
-    names = [one.name for one in spec.parameters]
-    if sorted(given) != sorted(names) or len(given) != len(values):
-        raise UsageError(f"expected a value for each of {', '.join(names)}, such as {names[0]}=VALUE.")
-    for one in spec.parameters:
-        if (problem := one.problem(given[one.name])) is not None:
-            raise UsageError(f"{one.name}={given[one.name]}: invalid value: {problem}.")
+    known = {one.name: one for one in spec.parameters}
+    if not given.keys() <= known.keys() or len(given) != len(values):
+        raise UsageError(f"expected a value for some of {', '.join(known)}, such as {spec.parameters[0].name}=VALUE.")
+    for key, value in given.items():
+        if (problem := known[key].problem(value)) is not None:
+            raise UsageError(f"{key}={value}: invalid value: {problem}.")
     if note is not None:
         check_annotation(Kind.NOTE, note)
     standing = observe(home, spec).standing
@@ -514,6 +523,8 @@ def _show(home: Home, spec: SweepSpec, *, as_json: bool) -> None:
     from backprop.views.terminal import sweep_table
 
     print(sweep_table.summary(seen.standing, seen.budget, seen.state), end="")
+    if seen.standing.finished is not None:
+        print(seen.standing.finished.reason)
 
 
 def _say_conclusion(home: Home, spec: SweepSpec) -> None:

@@ -381,7 +381,7 @@ class SweepAddTool(OnSweep, frozen=True, kw_only=True):
 
     values: Annotated[
         tuple[Text, ...],
-        Meta(min_length=1, max_length=_MAX_WORDS, description="one for each parameter that is searched: lr=0.03"),
+        Meta(min_length=1, max_length=_MAX_WORDS, description="lr=0.03; the sampler proposes those left out"),
     ]
     note: Annotated[Text, Meta(description="why")] | None = None
 

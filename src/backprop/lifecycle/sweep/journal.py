@@ -5,6 +5,7 @@ made, `promoted` and `continued` before the session is asked for, so that a swee
 what it was about to do.
 """
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from backprop.lifecycle.sweep.rule import Repeat
 from backprop.records import Status
 from backprop.store.files import UnreadableError, read_plain, unreadable
 from backprop.store.journal.entries import AnyEntry, parse_lines
-from backprop.store.journal.file import JournalFile
+from backprop.store.journal.file import HEARTBEAT_INTERVAL_S, JournalFile
 
 
 class Began(AnyEntry, frozen=True, tag="began"):
@@ -90,6 +91,7 @@ class NotPromoted(AnyEntry, frozen=True, tag="not_promoted"):
     trial: int
     request_id: str
     reason: str
+    trained_s: float = 0.0  # by all sessions of its run so far
 
 
 class Ended(AnyEntry, frozen=True, tag="ended"):
@@ -179,3 +181,21 @@ class SweepJournal(JournalFile[SweepEntry]):
 
     def __init__(self, path: Path, *, is_read_only: bool = False) -> None:
         super().__init__(path, parse, SweepEntry.__args__, is_read_only=is_read_only)
+        self._is_closed = threading.Event()
+        self._heart: threading.Thread | None = None
+
+    def beat_until_closed(self) -> None:
+        """Send heartbeats, also while its owner is busy: Slurm may take minutes to start a session."""
+        self._heart = threading.Thread(target=self._beat_on, daemon=True)
+        self._heart.start()
+
+    def _beat_on(self) -> None:
+        while not self._is_closed.wait(HEARTBEAT_INTERVAL_S):
+            self.beat()
+
+    def close(self) -> None:
+        """Close the file, which releases its lock."""
+        self._is_closed.set()
+        if self._heart is not None:
+            self._heart.join()
+        super().close()

@@ -1,22 +1,23 @@
 """A sweep as any process sees it, and what any process may ask of it. Only a sweeper drives it: see sweeper.py."""
 
+import math
 import os
-import time
 from contextlib import closing, suppress
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import NamedTuple
 
 from backprop import host
-from backprop.errors import BackpropError
+from backprop.errors import BackpropError, BusyError
 from backprop.lifecycle import run_state
-from backprop.lifecycle.sweep.journal import StopAsked, SweepEntry, SweepJournal
+from backprop.lifecycle.sweep.journal import Began, StopAsked, SweepEntry, SweepJournal
 from backprop.lifecycle.sweep.journal import read as read_journal
 from backprop.lifecycle.sweep.rule import Budget
 from backprop.lifecycle.sweep.spec import SweepSpec, sweep_dir
 from backprop.lifecycle.sweep.standing import Standing, budget_of, fold
 from backprop.records import Run
+from backprop.store.holder import has_open
 from backprop.store.home import Home
+from backprop.store.journal.file import HEARTBEAT_TIMEOUT_S
 
 
 def ask_to_stop(home: Home, spec: SweepSpec) -> None:
@@ -29,7 +30,7 @@ def append(home: Home, spec: SweepSpec, entry: SweepEntry) -> None:
     path = sweep_dir(home, spec.id).journal_path
     standing = fold(spec, read_journal(path))
     with home.changing(), closing(SweepJournal(path)) as journal:
-        if is_driven_elsewhere(standing, journal):
+        if is_from_elsewhere(standing):
             journal.ask(entry)  # two machines cannot append to one file safely
         elif not journal.append(entry):
             raise OSError(28, os.strerror(28))
@@ -62,7 +63,7 @@ def observe(home: Home, spec: SweepSpec) -> Seen:
     """What a sweep stands at. Changes nothing. Raises UnreadableError."""
     standing = fold(spec, read_journal(sweep_dir(home, spec.id).journal_path))
     budget = budget_of(standing, active_runs(home, standing), spec.budget_s, datetime.now(timezone.utc))
-    return Seen(standing, budget, _is_driven(standing, sweep_dir(home, spec.id).journal_path))
+    return Seen(standing, budget, _is_driven(home, standing))
 
 
 def active_runs(home: Home, standing: Standing) -> dict[int, Run]:
@@ -76,17 +77,55 @@ def active_runs(home: Home, standing: Standing) -> dict[int, Run]:
 
 def is_driven(home: Home, spec: SweepSpec) -> bool:
     """Whether some process goes on with the sweep."""
-    path = sweep_dir(home, spec.id).journal_path
-    return _is_driven(fold(spec, read_journal(path)), path)
+    return _is_driven(home, fold(spec, read_journal(sweep_dir(home, spec.id).journal_path)))
 
 
-def _is_driven(standing: Standing, path: Path) -> bool:
-    with closing(SweepJournal(path, is_read_only=True)) as journal:
-        return is_driven_elsewhere(standing, journal) or journal.is_owned()
+def _is_driven(home: Home, standing: Standing) -> bool:
+    with closing(SweepJournal(sweep_dir(home, standing.spec.id).journal_path, is_read_only=True)) as journal:
+        return _why_owned_elsewhere(home, standing, journal) is not None or journal.is_owned()
 
 
-def is_driven_elsewhere(standing: Standing, journal: SweepJournal) -> bool:
-    """Whether a sweeper on another machine has the sweep, by its heartbeat: its lock may not be visible here."""
-    began, is_over = standing.began, standing.stopped is not None or standing.finished is not None
-    is_elsewhere = began is not None and began.host != host.name() and not is_over
-    return is_elsewhere and journal.has_recent_heartbeat(time.time())
+def is_from_elsewhere(standing: Standing) -> bool:
+    """Whether the sweeper that took the sweep last did so on another machine, and has not recorded its end."""
+    is_over = standing.stopped is not None or standing.finished is not None
+    return standing.began is not None and standing.began.host != host.name() and not is_over
+
+
+def own(home: Home, standing: Standing, journal: SweepJournal) -> None:
+    """Own the sweep until its journal is closed. Raises BusyError, and closes it, where another process owns it."""
+    why = _why_owned_elsewhere(home, standing, journal)
+    if why is None and not journal.own():
+        why = _why_owned_here(home, standing)
+    if why is not None:
+        journal.close()
+        raise BusyError(why)
+    journal.beat_until_closed()
+
+
+def _why_owned_elsewhere(home: Home, standing: Standing, journal: SweepJournal) -> str | None:
+    """Which sweeper on another machine owns the sweep, and what to do; None: none does.
+
+    By its heartbeat, as its lock may not be visible here.
+    """
+    began = standing.began
+    if began is None or not is_from_elsewhere(standing):
+        return None
+    lost_in_s = journal.lost_in_s(home.server_unix_s())
+    if lost_in_s <= 0:
+        return None
+    return (
+        f"{_why_owned(standing.spec, began)} If it was killed, try again in {math.ceil(lost_in_s)} s: a process on "
+        f"another machine counts as lost {HEARTBEAT_TIMEOUT_S:g} s after its last heartbeat."
+    )
+
+
+def _why_owned_here(home: Home, standing: Standing) -> str:
+    """What has the lock of the sweep, and what to do."""
+    began, path = standing.began, sweep_dir(home, standing.spec.id).journal_path
+    is_known = began is not None and began.host == host.name() and has_open(began.pid, path)
+    return _why_owned(standing.spec, began if is_known else None)
+
+
+def _why_owned(spec: SweepSpec, began: Began | None) -> str:
+    who = "another process" if began is None else f"process {began.pid} on {began.host}"
+    return f"sweep {spec.name} is run by {who}. Stop it first: backprop sweep stop {spec.name}."

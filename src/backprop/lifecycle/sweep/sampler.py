@@ -9,8 +9,11 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+
 from backprop.errors import UsageError
 from backprop.lifecycle import optional_dependency
+from backprop.lifecycle.sweep.journal import Added
 from backprop.lifecycle.sweep.space import Parameter, grid
 from backprop.lifecycle.sweep.spec import SweepSpec
 from backprop.lifecycle.sweep.standing import Standing, TrialState
@@ -23,8 +26,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 SAMPLERS = ("tpe", "random", "grid", "gp", "cmaes")
-_OF_OPTUNA = ("tpe", "gp", "cmaes")
-_EXTRA = "sweep"
+_EXTRAS = {"tpe": "sweep", "gp": "gp", "cmaes": "sweep"}  # of pyproject.toml: those of Optuna, and what they need
 _WARM_UP = 10  # trials at random, before a model proposes any
 
 
@@ -41,27 +43,24 @@ def check(sampler: str, parameters: Sequence[Parameter]) -> None:
     """Raise UsageError where the sampler cannot be used: a library is missing, or it cannot search these parameters."""
     if sampler == "grid":
         grid(parameters)
-    if sampler in _OF_OPTUNA:
+    if sampler in _EXTRAS:
         try:
-            import optuna  # noqa: F401
+            _import_libraries(sampler)
         except ImportError as error:
-            raise optional_dependency.missing(_EXTRA, error) from error
-        _check_library(sampler)
+            raise optional_dependency.missing(_EXTRAS[sampler], error) from error
     if sampler == "cmaes" and sum(not one.choices for one in parameters) < 2:
         raise UsageError("--sampler cmaes needs at least two ranges of numbers; use tpe.")
 
 
-def _check_library(sampler: str) -> None:
-    """What Optuna itself imports only when it is used."""
-    try:
-        if sampler == "cmaes":
-            import cmaes  # noqa: F401
-        if sampler == "gp":
-            import scipy  # noqa: F401
-            import torch  # noqa: F401
-    except ImportError as error:
-        advice = "; or use --sampler tpe" if sampler == "gp" else ""
-        raise UsageError(f"--sampler {sampler} needs {error.name!r}: pip install {error.name}{advice}") from error
+def _import_libraries(sampler: str) -> None:
+    """Optuna, and what it imports itself only when it proposes."""
+    import optuna  # noqa: F401
+
+    if sampler == "cmaes":
+        import cmaes  # noqa: F401
+    if sampler == "gp":
+        import scipy  # noqa: F401
+        import torch  # noqa: F401
 
 
 def propose(standing: Standing) -> Proposal | None:
@@ -70,8 +69,7 @@ def propose(standing: Standing) -> Proposal | None:
     Depends on nothing but the journal and the seed.
     """
     if standing.added:
-        first = standing.added[0]
-        return Proposal(params=first.params, source="added", note=first.note)
+        return _added(standing, standing.added[0])
     spec = standing.spec
     number = len(standing.trials)
     if spec.sampler == "grid":
@@ -80,9 +78,22 @@ def propose(standing: Standing) -> Proposal | None:
         found = next(free, None)
         return None if found is None else Proposal(params=found, source="grid")
     if spec.sampler == "random":
-        rng = random.Random(f"{spec.seed} {number}")  # noqa: S311  no secret
-        return Proposal(params={one.name: one.sample(rng) for one in spec.parameters}, source="random")
+        return _random(spec, number)
     return _of_optuna(standing, number)
+
+
+def _added(standing: Standing, added: Added) -> Proposal:
+    """What a user added, with what the sampler proposes for the parameters that were left open."""
+    spec, params = standing.spec, added.params
+    if len(params) < len(spec.parameters):
+        others = propose(msgspec.structs.replace(standing, added=())) or _random(spec, len(standing.trials))
+        params = {**others.params, **params}
+    return Proposal(params=params, source="added", note=added.note)
+
+
+def _random(spec: SweepSpec, number: int) -> Proposal:
+    rng = random.Random(f"{spec.seed} {number}")  # noqa: S311  no secret
+    return Proposal(params={one.name: one.sample(rng) for one in spec.parameters}, source="random")
 
 
 def _of_optuna(standing: Standing, number: int) -> Proposal:

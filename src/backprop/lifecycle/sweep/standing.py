@@ -260,7 +260,7 @@ def _with(standing: Standing, entry: SweepEntry) -> Standing:  # noqa: C901, PLR
         case RungContinued():
             return _goes_on(standing, entry, is_strict=entry.is_strict, is_check=entry.is_check)
         case NotPromoted():
-            return _changed(standing, entry.trial, is_active=False, can_resume=False, reason=entry.reason)
+            return _not_promoted(standing, entry)
         case Ended():
             return _ended(standing, entry)
         case Checked():
@@ -295,6 +295,12 @@ def _asked(standing: Standing, entry: Asked) -> Standing:
         planned = tuple(one for one in planned if (one.trial, one.seed) != (entry.repeats, entry.seed))
     trials = (*standing.trials, trial)
     return msgspec.structs.replace(standing, trials=trials, added=added, planned=planned)
+
+
+def _not_promoted(standing: Standing, entry: NotPromoted) -> Standing:
+    place = _place(standing, entry.trial)
+    trained_s = max(entry.trained_s, 0.0 if place is None else standing.trials[place].trained_s)
+    return _changed(standing, entry.trial, is_active=False, can_resume=False, reason=entry.reason, trained_s=trained_s)
 
 
 def _goes_on(
@@ -522,8 +528,8 @@ def _not_continued(session: Session, asking: Asking, facts: Facts) -> str | None
     """Why a session that was to continue from a checkpoint cannot be compared as if it had."""
     if not asking.is_strict:
         return None
-    is_unknown = session.status is Status.INTERRUPTED and session.is_checkpoint_read is None
-    if session.resumed_from is not None or is_unknown:
+    # None: its supervisor was killed, or reads cannot be seen there (macOS, several nodes, no inotify instance left)
+    if session.resumed_from is not None or session.is_checkpoint_read is None:
         return _step_problem(session.number, facts)
     option = session.resume_option
     hint = "" if option is None else f" (it has {option.partition('=')[0]}: try --resume-arg {option})"

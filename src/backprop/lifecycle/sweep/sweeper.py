@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from typing import Protocol
 
 from backprop import host
-from backprop.errors import BackpropError, BusyError, ExitCode
+from backprop.errors import BackpropError, ExitCode
 from backprop.lifecycle import catalog, requests, run_state
 from backprop.lifecycle.sweep import observation, planning, sampler, trial_runs
 from backprop.lifecycle.sweep.journal import (
@@ -74,9 +74,7 @@ class Sweeper:
         standing = fold(spec, read_journal(path))
         with home.changing():
             self._journal = SweepJournal(path)
-        if observation.is_driven_elsewhere(standing, self._journal) or not self._journal.own():
-            self._journal.close()
-            raise BusyError(f"sweep {spec.name} is run by another process. To look: backprop sweep status {spec.name}")
+        observation.own(home, standing, self._journal)
         self._runs: dict[int, Run] = {}  # of the active trials
         self._tries: dict[str, int] = {}  # request -> how often it was started in vain
         self.standing = fold(spec, ())
@@ -85,7 +83,7 @@ class Sweeper:
     def begin(self) -> None:
         """Go on with a sweep that was stopped, or that an error ended; nothing is to be done for one that finished."""
         if self.standing.finished is None or self.standing.finished.exit_code:
-            self._write(Began(at=_now(), pid=os.getpid(), host=host.name()))
+            self._write(_began())
 
     def close(self) -> None:
         """Let another process have the sweep."""
@@ -101,14 +99,16 @@ class Sweeper:
         self._read()
         if self.standing.finished is not None or self.standing.is_stop_asked or self.standing.stopped is not None:
             return
-        with catalog.caught_up(self._home, self._observer.event) as index:
+        if observation.is_from_elsewhere(self.standing):  # what is written here is no heartbeat of that sweeper
+            self._write(_began())
+        with catalog.as_it_is(self._home, self._observer.event) as index:
             self._look(index)
             if self.standing.problem is not None:
                 self._finish(_check_advice(self.standing.problem), ExitCode.CANNOT_RESUME)
             elif (failure := self.standing.same_failure) is not None:
                 self._finish(f"trials fail with the same error: {failure}", ExitCode.SAME_FAILURE)
             elif self.standing.trained_without_metric >= SAME_FAILURES:
-                self._finish(self._no_metric(), ExitCode.NO_METRIC)
+                self._finish(_no_metric(self._spec), ExitCode.NO_METRIC)
             else:
                 self._start_what_is_due(index)
         self._observer.looked(self.standing, self.budget())
@@ -218,15 +218,11 @@ class Sweeper:
                 return
             self._observer.event(f"{reason}; nothing is left to repeat the best")
         if not any(trial.has_metric for trial in standing.trials):
-            self._finish(f"{reason}; {self._no_metric()}", ExitCode.NO_METRIC)
+            self._finish(f"{reason}; {_no_metric(self._spec)}", ExitCode.NO_METRIC)
         elif standing.best is None:
             self._finish(f"{reason}; no trial has a value of {self._spec.metric!r}", ExitCode.NO_METRIC)
         else:
             self._finish(reason, ExitCode.OK)
-
-    def _no_metric(self) -> str:
-        steps = "" if self._spec.rung_steps is None else f" up to step {self._spec.rung_steps} (--rung-steps)"
-        return f"no trial reported the metric {self._spec.metric!r} of the goal{steps}"
 
     def _finish(self, reason: str, code: ExitCode) -> None:
         if code != ExitCode.OK:
@@ -275,7 +271,16 @@ class Sweeper:
         if trial.last.is_check:
             reason = f"it saved no valid checkpoint within {trial.last.timebox_s:g} s"
             self._write(Checked(at=_now(), trial=trial.number, problem=reason))
-        self._write(NotPromoted(at=_now(), trial=trial.number, request_id=trial.last.request_id, reason=reason))
+        run = self._runs.get(trial.number)
+        self._write(
+            NotPromoted(
+                at=_now(),
+                trial=trial.number,
+                request_id=trial.last.request_id,
+                reason=reason,
+                trained_s=trial.trained_s if run is None else run_trained_s(run),
+            )
+        )
         self._observer.event(f"trial {trial.number}: {reason}")
 
     def _start_again(self, index: Index, trial: TrialState, run: Run) -> None:
@@ -357,6 +362,10 @@ class Sweeper:
         self._read()
 
 
+def _began() -> Began:
+    return Began(at=_now(), pid=os.getpid(), host=host.name())
+
+
 def params_text(trial: TrialState) -> str:
     """The parameters of a trial in one line."""
     seed = [] if trial.repeats is None else [f"seed={trial.seed}"]
@@ -382,6 +391,11 @@ def _end_message(spec: SweepSpec, trial: TrialState) -> str:
     why = "" if trial.reason is None else f": {trial.reason}"
     status = "" if trial.status is None else f" {trial.status.value},"
     return f"trial {trial.number} rung {len(trial.values) - 1}{status} {value}{why}"
+
+
+def _no_metric(spec: SweepSpec) -> str:
+    steps = "" if spec.rung_steps is None else f" up to step {spec.rung_steps} (--rung-steps)"
+    return f"no trial reported the metric {spec.metric!r} of the goal{steps}"
 
 
 def _check_advice(problem: str) -> str:

@@ -24,7 +24,7 @@ _ASKED = "asked"  # folder of a run, for requests
 HEARTBEAT_INTERVAL_S = 10.0  # between two updates of the file's modification time by the process that has it locked
 _TAKEN = {errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK}  # what a kernel says of a lock that another process has
 _LOOKING_S = 0.01  # a look at the lock is shorter
-_HEARTBEAT_TIMEOUT_S = 35.0  # without an update its holder counts as lost; on a busy machine it may be late
+HEARTBEAT_TIMEOUT_S = 35.0  # without an update its holder counts as lost; on a busy machine it may be late
 
 
 def read(path: Path) -> tuple[list[Entry], int]:
@@ -151,7 +151,7 @@ class JournalFile(Generic[_E]):
 
         On a full disk a request stays where it is until there is room.
         """
-        self._beat()
+        self.beat()
         for name in self._requests():
             if name not in self._handled and not self._take(name):
                 return
@@ -159,8 +159,8 @@ class JournalFile(Generic[_E]):
                 (self._asked_path / name).unlink()
                 self._handled.discard(name)
 
-    def _beat(self) -> None:
-        """Send a heartbeat to other machines, on which our lock is not visible: see `has_recent_heartbeat`."""
+    def beat(self) -> None:
+        """Send a heartbeat, when one is due, to other machines, on which our lock is not visible: see `lost_in_s`."""
         now = time.monotonic()
         if now >= self._next_heartbeat_at:
             self._next_heartbeat_at = now + HEARTBEAT_INTERVAL_S
@@ -169,7 +169,11 @@ class JournalFile(Generic[_E]):
 
     def has_recent_heartbeat(self, now_unix_s: float) -> bool:
         """Whether the holder of the lock was alive recently. now_unix_s: by the clock of the file system's server."""
-        return now_unix_s - os.fstat(self._fd).st_mtime < _HEARTBEAT_TIMEOUT_S
+        return self.lost_in_s(now_unix_s) > 0
+
+    def lost_in_s(self, now_unix_s: float) -> float:
+        """Seconds until the holder of the lock counts as lost, unless it sends a heartbeat; 0 or less: it does."""
+        return os.fstat(self._fd).st_mtime + HEARTBEAT_TIMEOUT_S - now_unix_s
 
     def _take(self, name: str) -> bool:
         """Write one request into the journal. False if that must be retried."""

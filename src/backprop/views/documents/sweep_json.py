@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from typing import Any, TypeVar
 
 from backprop.lifecycle.sweep.importance import importances
@@ -108,5 +109,9 @@ def rungs(standing: Standing) -> list[dict[str, int]]:
 
 
 def eta_s(standing: Standing, budget: Budget) -> float:
-    """Until the budget is used up, while nothing waits in the queue."""
-    return max(0.0, budget.total_s - budget.spent_s) / standing.spec.parallel
+    """Until the budget is used up, while nothing waits in the queue; not beyond --until."""
+    spec = standing.spec
+    left_s = (budget.total_s - budget.spent_s) / spec.parallel
+    if spec.until is not None:
+        left_s = min(left_s, (spec.until - datetime.now(timezone.utc)).total_seconds())
+    return max(0.0, left_s)

@@ -21,7 +21,7 @@ def summary(standing: Standing, budget: Budget, state: str, screen: Screen | Non
     spec = standing.spec
     lines = [
         f"sweep {spec.name} ({state}) · {spec.goal_text} · {len(standing.searched)} trials" + _repeats(standing),
-        rungs_text(standing) or "no trial has begun",
+        rungs_text(standing) or "no trial has finished a rung",
         f"budget {in_minutes(budget.spent_s)} of {in_minutes(budget.total_s)} used"
         + (f" · about {formatting.duration(eta_s(standing, budget))} left" if state == "running" else ""),
     ]

@@ -275,18 +275,37 @@ FINISHED = st.lists(
 )
 
 
-@given(values=FINISHED, gain=st.floats(0.001, 100), spent=st.floats(0, 3_000))
-def test_a_better_result_never_loses_a_promotion(values: list[tuple[float | None, ...]], gain: float, spent: float):
-    """The trial that is promoted would be if its last value were better still."""
+@given(
+    values=FINISHED,
+    gain=st.floats(0.001, 100),
+    spent=st.floats(0, 3_000),
+    goal=st.sampled_from(Goal),
+    eta=st.sampled_from([1.5, 2.0, 3.0]),
+    has_proposals=st.booleans(),
+    is_one_active=st.booleans(),
+)
+def test_a_better_result_never_loses_a_promotion(
+    values: list[tuple[float | None, ...]],
+    gain: float,
+    spent: float,
+    goal: Goal,
+    eta: float,
+    has_proposals: bool,
+    is_one_active: bool,
+):
+    """The trial that is promoted would be if its last value were better still, for either goal."""
+    rules = msgspec.structs.replace(RULES, goal=goal, eta=eta)
     trials = [Trial(number=n, values=each) for n, each in enumerate(values)]
+    trials += [Trial(number=len(values), active_rung=0)] * is_one_active
     budget = Budget(total_s=3_600, spent_s=spent)
-    action = decide(RULES, trials, budget, has_proposals=True)
+    action = decide(rules, trials, budget, has_proposals=has_proposals)
     if not isinstance(action, Promote):
         return
     chosen = trials[action.trial]
     assert chosen.value is not None
-    better = msgspec.structs.replace(chosen, values=(*chosen.values[:-1], chosen.value + gain))
-    again = decide(RULES, [better if t is chosen else t for t in trials], budget, has_proposals=True)
+    improved = chosen.value + (gain if goal is Goal.MAX else -gain)
+    better = msgspec.structs.replace(chosen, values=(*chosen.values[:-1], improved))
+    again = decide(rules, [better if t is chosen else t for t in trials], budget, has_proposals=has_proposals)
     assert isinstance(again, Promote)
     assert again.trial == action.trial
 

@@ -1,5 +1,7 @@
 """Proposals without a library: they depend on the seed and the journal alone."""
 
+from itertools import product
+
 import msgspec
 import pytest
 
@@ -49,6 +51,25 @@ def test_what_a_user_added_comes_first():
     proposal = propose(fold(spec, [*added, asked(source="added")]))
     assert proposal is not None
     assert proposal.params == {"lr": "0.4"}
+
+
+@pytest.mark.parametrize("name", ["random", "grid"])
+def test_what_a_user_leaves_open_is_proposed(name: str):
+    """By the sampler; where its grid is taken, at random."""
+    spec = of(name, "act=relu,gelu", "layers=1..2", "width=8,16")
+    added = Added(at=NOW, params={"layers": "2"}, by="me")
+    proposal = propose(fold(spec, [added]))
+    assert proposal is not None
+    assert (list(proposal.params), proposal.params["layers"]) == (["act", "layers", "width"], "2")
+    assert all(one.problem(proposal.params[one.name]) is None for one in spec.parameters)
+    assert (proposal.source, proposal.attrs) == ("added", {})
+    grid = [
+        asked(number, params={"act": act, "layers": layers, "width": width})
+        for number, (act, layers, width) in enumerate(product(("relu", "gelu"), "12", ("8", "16")))
+    ]
+    again = propose(fold(spec, [*grid, added]))
+    assert again is not None
+    assert (again.params["layers"], len(again.params)) == ("2", 3)
 
 
 def test_what_cannot_be_searched_is_refused():

@@ -1,19 +1,31 @@
 """One step of a sweep, with runs that are never made."""
 
-from contextlib import closing
+import os
+from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
+from backprop import host
+from backprop.errors import BusyError
+from backprop.lifecycle import indexing
 from backprop.lifecycle.requests import Called
 from backprop.lifecycle.sweep import observation, trial_runs
+from backprop.lifecycle.sweep.journal import Began, SweepJournal
 from backprop.lifecycle.sweep.rule import Budget
 from backprop.lifecycle.sweep.spec import SweepSpec, make
 from backprop.lifecycle.sweep.standing import Standing, TrialState
 from backprop.lifecycle.sweep.sweeper import Sweeper
 from backprop.store.home import Home
-from tests.unit.lifecycle.sweep.test_standing import SPEC
+from backprop.store.index import Index
+from backprop.store.journal.entries import SessionStarted
+from backprop.store.journal.file import Journal
+from backprop.store.rundir import RunDir
+from tests.conftest import wait_for
+from tests.records import SPEC as RUN_SPEC
+from tests.unit.lifecycle.sweep.test_standing import NOW, SPEC
 
 ANEW = msgspec.structs.replace(SPEC, id="sweepone", from_scratch=True, parallel=3)
 
@@ -47,3 +59,93 @@ def test_a_stop_is_heard_between_two_starts(tmp_path: Path, monkeypatch: pytest.
         sweeper.tick()
         assert sweeper.standing.is_stop_asked
     assert made == [0, 1]
+
+
+def test_a_tick_owns_the_sweep_of_a_lost_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What it writes is not taken for a heartbeat of that machine: the next tick is not refused."""
+    home = Home(tmp_path / "home")
+    path = make(home, ANEW).journal_path
+    with closing(SweepJournal(path)) as journal:
+        journal.append(Began(at=NOW, pid=1, host="another"))
+    with pytest.raises(BusyError, match="process 1 on another"):
+        Sweeper(home, ANEW, Silent())
+    os.utime(path, (0, 0))
+    monkeypatch.setattr(trial_runs, "make", lambda *_: Called(0, ""))
+    for _ in range(2):
+        with closing(Sweeper(home, ANEW, Silent())) as sweeper:
+            sweeper.tick()
+            assert sweeper.standing.began is not None
+            assert sweeper.standing.began.host == host.name()
+
+
+def test_who_has_the_sweep_is_said(tmp_path: Path):
+    """Only where that is known: a tick and a stop take its lock, too."""
+    home = Home(tmp_path / "home")
+    make(home, ANEW)
+    with closing(Sweeper(home, ANEW, Silent())) as sweeper:
+        with pytest.raises(BusyError, match=f"sweep {ANEW.name} is run by another process. Stop it first: "):
+            Sweeper(home, ANEW, Silent())
+        sweeper.begin()
+        with pytest.raises(BusyError, match=f"is run by process {os.getpid()} on {host.name()}. Stop it first: "):
+            Sweeper(home, ANEW, Silent())
+
+
+def test_a_slow_start_costs_no_heartbeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Slurm may take minutes to answer: no other machine takes the sweep meanwhile."""
+    home = Home(tmp_path / "home")
+    path = make(home, ANEW).journal_path
+    for module in ("lifecycle.sweep.journal", "store.journal.file"):
+        monkeypatch.setattr(f"backprop.{module}.HEARTBEAT_INTERVAL_S", 0.01)
+
+    def start(*_: object) -> Called:
+        os.utime(path, (0, 0))
+        wait_for(lambda: path.stat().st_mtime > 0)
+        observation.ask_to_stop(home, ANEW)
+        return Called(0, "")
+
+    monkeypatch.setattr(trial_runs, "make", start)
+    with closing(Sweeper(home, ANEW, Silent())) as sweeper:
+        sweeper.begin()
+        sweeper.tick()
+
+
+def test_a_tick_refreshes_each_active_trial_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """And no run of others: whoever looks at those refreshes them."""
+    home = Home(tmp_path / "home")
+    make(home, ANEW)
+    refreshed: list[str] = []
+    refresh = indexing._refresh
+
+    def counted(home: Home, index: Index, rundir: RunDir, *rest: Any, **options: Any) -> Any:
+        refreshed.append(rundir.run_id)
+        return refresh(home, index, rundir, *rest, **options)
+
+    with ExitStack() as held:
+
+        def start(home: Home, spec: SweepSpec, trial: TrialState) -> Called:
+            held.enter_context(closing(begun(home, trial.run_id)))
+            return Called(0, "")
+
+        monkeypatch.setattr(trial_runs, "make", start)
+        sweeper = held.enter_context(closing(Sweeper(home, ANEW, Silent())))
+        sweeper.begin()
+        sweeper.tick()
+        held.enter_context(closing(begun(home, "another")))
+        monkeypatch.setattr(indexing, "_refresh", counted)
+        sweeper.tick()
+        assert refreshed == [trial.run_id for trial in sweeper.standing.active]
+        assert len(refreshed) == ANEW.parallel
+
+
+def begun(home: Home, run_id: str) -> Journal:
+    """A run whose first session is active: the journal that its supervisor has locked."""
+    rundir = home.rundir(run_id)
+    rundir.path.mkdir()
+    rundir.spec_path.write_bytes(msgspec.json.encode(msgspec.structs.replace(RUN_SPEC, id=run_id)))
+    home.mark_for_refresh(run_id)
+    journal = Journal(rundir.journal_path)
+    assert journal.try_lock()
+    journal.append(
+        SessionStarted(at=NOW, session=1, timebox_s=600, grace_s=30, host="h", supervisor_pid=1, boot_id=None)
+    )
+    return journal
