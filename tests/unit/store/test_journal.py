@@ -817,14 +817,17 @@ def test_a_stored_state_of_other_rules_is_not_used(path: Path, journal: Journal,
 
 
 def test_a_journal_that_is_replaced_later_is_read_from_its_beginning(path: Path, journal: Journal):
-    """The stored state is looked at once: what replaces the journal after that has nothing to do with it."""
-    journal.append(started(1), ended(1, Status.TIMEBOXED))
+    """The stored state is looked at once: what replaces the journal after that is news, even what is the same in it."""
+    entries = [started(1), ended(1, Status.TIMEBOXED)]
+    journal.append(*entries)
     reader = RunReader(path, SPEC, folded(path))
-    reader.read()
-    path.rename(path.with_name("old"))
-    with closing(Journal(path)) as another:
-        another.append(started(1))
-    assert reader.read()[0] == fold(SPEC, [started(1)])
+    assert reader.read_new() == []
+    for replacing in ([*entries, started(2)], entries[:1]):
+        path.rename(path.with_name("old"))
+        with closing(Journal(path)) as another:
+            another.append(*replacing)
+        assert reader.read_new() == replacing
+        assert reader.read()[0] == fold(SPEC, replacing)
 
 
 def test_each_read_continues_where_the_last_one_ended(path: Path):
