@@ -297,7 +297,7 @@ def test_a_promoted_trial_that_started_over_has_no_value(status: Status, resumed
 
 def test_a_script_that_takes_a_checkpoint_by_an_option_is_told_which():
     """Where it did not read the one that it was offered."""
-    session = a_session(2, "r0-1", offered="ckpt", resume_option="--ckpt={}")
+    session = a_session(2, "r0-1", offered="ckpt", is_checkpoint_read=False, resume_option="--ckpt={}")
     (entry,) = conclusion(checked(asked(), ended(), promoted()), facts(a_session(), session))
     assert isinstance(entry, Ended)
     assert (entry.reason or "").endswith("the beginning (it has --ckpt: try --resume-arg --ckpt={})")
