@@ -10,6 +10,7 @@ so that it costs its tests only. One that uses ten times the CPU time that the t
 
 import argparse
 import ast
+import gc
 import os
 import resource
 import shutil
@@ -36,8 +37,7 @@ MODULES = {  # what is mutated: its functions and constants (all of them, if non
     "at_request warned at_interrupt at_once shifted",
     "store/output/protocol.py": "",
     "store/checkpoints.py": "",
-    "store/journal/fold.py": "fold fold_on _add_session _enqueue _end_without_a_session _change_session _note_read "
-    "_note_request _pause_session _continue_session _end_session gpu_counts",
+    "store/journal/fold.py": "",
     "lifecycle/continuation.py": "Attempt after _after_failure _is_same_place _used _backoff_s MAX_BACKOFF_S _WORTH_A_RETRY_S",
     "lifecycle/sweep/rule.py": "",
     "lifecycle/sweep/planning.py": "",
@@ -45,7 +45,9 @@ MODULES = {  # what is mutated: its functions and constants (all of them, if non
     "lifecycle/significance.py": "",
 }
 WORKERS = 2
-OPTIONS = ["-xq", "--assert=plain", "-pno:cacheprovider", "--hypothesis-seed=0", "--hypothesis-profile=mutation"]
+OPTIONS = [
+    "-xq", "--assert=plain", "-pno:cacheprovider", "-pno:anyio", "--hypothesis-seed=0", "--hypothesis-profile=mutation"
+]  # fmt: skip
 OTHERS = {
     ast.Lt: (ast.LtE, ast.GtE), ast.LtE: (ast.Lt, ast.Gt), ast.Gt: (ast.GtE, ast.LtE), ast.GtE: (ast.Gt, ast.Lt),
     ast.Eq: (ast.NotEq,), ast.NotEq: (ast.Eq,), ast.Is: (ast.IsNot,), ast.IsNot: (ast.Is,),
@@ -114,12 +116,21 @@ def mutants(source: str, names: str) -> Iterator[tuple[int, str, str]]:
                     yield line, f"{before[:150]}  →  {after[:150]}".replace("\n", " ⏎ "), text
 
 
-class OneExampleFirst:
-    """Tests of one example come before those of many: most mutants are noticed by one of them."""
+class LikelyFirst:
+    """The tests that noticed the last mutants come first, as they mostly notice the next; those of many examples last."""
+
+    def __init__(self, noticed: Path) -> None:
+        self.noticed = noticed  # a line for each mutant: the test that failed
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        items.sort(key=lambda item: item.get_closest_marker("hypothesis") is not None)
+        latest = {test: -number for number, test in enumerate(self.noticed.read_text().splitlines())}
+        items.sort(key=lambda item: (item.get_closest_marker("hypothesis") is not None, latest.get(item.nodeid, 1)))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            with self.noticed.open("a") as file:
+                file.write(report.nodeid + "\n")
 
 
 def start(package: Path, module: str, text: str, cpu_s: float) -> int:
@@ -137,7 +148,8 @@ def start(package: Path, module: str, text: str, cpu_s: float) -> int:
         sys.path.insert(0, str(package.parent))
         folder, *_, name = Path(module).with_suffix("").parts
         (tests,) = (ROOT / "tests/unit" / folder).rglob(f"test_{'journal' if name == 'fold' else name}.py")
-        code = pytest.main([*OPTIONS, f"--basetemp={package.parent / 'tests'}", str(tests)], [OneExampleFirst()])
+        options = [*OPTIONS, f"--basetemp={package.parent / 'tests'}", str(tests)]
+        code = pytest.main(options, [LikelyFirst(package.parent.parent / "noticed")])
     finally:
         os._exit(code)
 
@@ -157,6 +169,7 @@ def survivors(module: str, lines: set[int], folder: Path) -> tuple[int, int, int
     free = [folder / str(n) / "backprop" for n in range(WORKERS)]
     for package in free:
         shutil.copytree(ROOT / "src/backprop", package, ignore=shutil.ignore_patterns(f"{Path(module).stem}.*.pyc"))
+    (folder / "noticed").touch()
     start(free[0], module, ast.unparse(ast.parse(source)), 600)
     _, status, cpu_s = next_end()
     if status:
@@ -193,6 +206,7 @@ def main() -> None:
     # the first failure is enough: it need not be made small, nor remembered for the next mutant
     phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]
     hypothesis.settings.register_profile("mutation", deadline=None, database=None, phases=phases)
+    gc.freeze()  # each fork collects garbage several times, which need not look through the libraries
     rows = []
     for module in MODULES:
         if not asked.modules or Path(module).stem in asked.modules:

@@ -712,7 +712,7 @@ def test_packing_sessions_changes_nothing(first: list[Entry], more: list[Entry],
         packed = fold(SPEC, [*first, *more])
         assert packed == fold_on(fold(SPEC, first), more)
     assert msgspec.structs.replace(packed, earlier=(), latest=packed.sessions) == plain
-    assert len(packed.latest) <= 2 * pack
+    assert len(packed.latest) < 2 * pack
     for name in ("first_session", "session_count", "elapsed_s", "offered", "newest_number", "code", "last_session"):
         assert getattr(packed, name) == getattr(plain, name), name
     for number in range(1, plain.newest_number + 2):
@@ -817,14 +817,38 @@ def test_a_stored_state_of_other_rules_is_not_used(path: Path, journal: Journal,
 
 
 def test_a_journal_that_is_replaced_later_is_read_from_its_beginning(path: Path, journal: Journal):
-    """The stored state is looked at once: what replaces the journal after that has nothing to do with it."""
-    journal.append(started(1), ended(1, Status.TIMEBOXED))
+    """The stored state is looked at once: what replaces the journal after that is news, even what is the same in it."""
+    entries = [started(1), ended(1, Status.TIMEBOXED)]
+    journal.append(*entries)
     reader = RunReader(path, SPEC, folded(path))
-    reader.read()
-    path.rename(path.with_name("old"))
-    with closing(Journal(path)) as another:
-        another.append(started(1))
-    assert reader.read()[0] == fold(SPEC, [started(1)])
+    assert reader.read_new() == []
+    for replacing in ([*entries, started(2)], entries[:1]):
+        path.rename(path.with_name("old"))
+        with closing(Journal(path)) as another:
+            another.append(*replacing)
+        assert reader.read_new() == replacing
+        assert reader.read()[0] == fold(SPEC, replacing)
+
+
+def test_each_read_continues_where_the_last_one_ended(path: Path):
+    """It starts over where the journal is another one: as long or longer, cut off in its place, or gone."""
+    reader = RunReader(path, SPEC)
+    assert reader.read_new() == []
+    first, second, third = started(1), ended(1, Status.TIMEBOXED), started(2)
+    with closing(Journal(path)) as journal:
+        for entry in (first, second):
+            journal.append(entry)
+            assert reader.read_new() == [entry]
+            assert reader.read_new() == []
+    first_bytes = len(encode(first)) + 1
+    with closing(Journal(path.with_name("other"))) as journal:
+        journal.append(first, second, third)
+    path.with_name("other").replace(path)
+    assert reader.read_new() == [first, second, third]
+    os.truncate(path, first_bytes)
+    assert (reader.read_new(), reader.read()) == ([first], (fold(SPEC, [first]), first_bytes))
+    path.unlink()
+    assert reader.read() == (fold(SPEC, ()), 0)
 
 
 @given(st.binary(max_size=200))

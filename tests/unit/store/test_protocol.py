@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backprop.records import Goal, ParamOrigin
+from backprop.records import Goal, Origin, ParamOrigin
 from backprop.store.output.protocol import (
     MAX_LINE_BYTES,
     BarBegan,
@@ -21,6 +21,8 @@ from backprop.store.output.protocol import (
     json_safe,
     parse,
 )
+
+MARKS = (b"counted", b"printed", b"tracked")
 
 UNDERSTOOD = {
     b'{"step": 12, "loss": 0.31, "lr": 1e-3}': Metrics(step=12, values={"loss": 0.31, "lr": 0.001}),
@@ -280,7 +282,9 @@ STEP, SAVED = b'{"step": 23, "value": 69}', b'{"event": "checkpoint_saved", "pat
         (STEP + b"{}}" + SAVED, [], []),
         (STEP + b"{" * 100_000 + b"}", [], []),
         (b"[" + STEP + SAVED, [], []),
-        (STEP + b'{"x": "' + b"x" * MAX_LINE_BYTES + b'"}', [], []),
+        (STEP + b'{"x": "' + b"x" * (MAX_LINE_BYTES - len(STEP) - 9) + b'"}', [23], []),
+        (STEP + b'{"x": "' + b"x" * (MAX_LINE_BYTES - len(STEP) - 8) + b'"}', [], []),
+        (STEP + SAVED + b"100", [], []),
     ],
     ids=lambda value: repr(value[:90]) if isinstance(value, bytes) else "",
 )
@@ -320,6 +324,7 @@ def test_later_params_win():
         (b'{"event": "resume_option", "option": "--ckpt"}\n', "--ckpt"),
         (b'{"event": "resume_option", "option": "--ckpt"}\n{"event": "resume_option", "option": null}\n', None),
         (b'{"event": "resume_option", "option": 3}\n', None),
+        (b'{"event": "resume_option", "option": "c"}\n', "c"),
         (b'{"event": "resume_option", "option": "' + b"x" * 200 + b'"}\n', "x" * 200),
         (b'{"event": "resume_option", "option": "' + b"x" * 201 + b'"}\n', None),
         (b'{"event": "resume_option", "option": ""}\n', None),
@@ -381,6 +386,51 @@ def test_the_newest_value_of_a_metric():
 def test_counted_steps_are_no_reported_ones():
     batch = digest(b'{"step": 4, "loss": 1.0}\n{"step": 9, "counted": true, "a": 1.0}\n')
     assert (batch.last_step, batch.counted_step, list(batch.series)) == (4, 9, ["loss"])
+
+
+@pytest.mark.parametrize(
+    ("line", "origin", "has_training"),
+    [
+        (b"text", Origin.REPORTED, False),
+        (b'{"step": 0, "loss": 1}', Origin.REPORTED, True),
+        (b'{"step": 0, "loss": 1, "printed": true}', Origin.PRINTED, False),
+        (b'{"step": 0, "loss": 1, "tracked": true}', Origin.TRACKED, False),
+        (b'{"step": 0, "counted": true}', Origin.REPORTED, True),
+        (b'{"event": "checkpoint_saved", "path": "a"}', Origin.REPORTED, True),
+    ],
+)
+def test_what_a_batch_has(line: bytes, origin: Origin, has_training: bool):
+    """Steps that were printed or logged may be those of anything: only reported and counted ones are of a training."""
+    batch = digest(line + b"\n")
+    assert (batch.origin, batch.has_training) == (origin, has_training)
+
+
+def test_steps_of_each_source_are_apart():
+    """The last that was reported, counted or printed; the greatest that was logged to a tracker."""
+    lines = [b'{"step": %d, "a": 1, "%s": true}\n' % (step, mark) for mark in MARKS for step in (7, 3)]
+    batch = digest(b'{"step": 8, "a": 1}\n{"step": 4, "a": 1}\n' + b"".join(lines))
+    assert (batch.last_step, batch.counted_step, batch.printed_step, batch.tracked_step) == (4, 3, 3, 7)
+    assert digest(b'{"step": 0, "tracked": true}\n').tracked_step == 0
+
+
+def test_the_number_of_counted_steps_is_known_until_another_is_given():
+    line = b'{"step": 1, "counted": true%s}\n'
+    assert digest(line % b"").counted_total is None
+    assert digest((line % b', "total_steps": 9') + (line % b"")).counted_total == 9
+    assert digest((line % b', "total_steps": 9') + (line % b', "total_steps": 7')).counted_total == 7
+
+
+def test_what_hooks_report_is_kept_in_its_order():
+    """Params that a hook saw are not the script's own; a training finishes at the last step that was reported."""
+    params, bars, began = (
+        [b'{"event": "params", "params": {"a": %d}, "origin": "parser"}' % number for number in (1, 2)],
+        [b'{"event": "bar", "total": %d}' % number for number in (5, 6)],
+        [b'{"event": "training_began", "resumed_from": "%d"}' % number for number in (1, 2)],
+    )
+    batch = digest(b"\n".join([*params, *bars, *began, b'{"step": 3}', b'{"event": "finished"}', b'{"step": 4}']))
+    assert (batch.params, batch.params_seen) == ({}, [parse(line) for line in params])
+    assert (batch.bars, batch.trainings) == ([parse(line) for line in bars], [parse(line) for line in began])
+    assert (batch.is_finished, batch.finished_step) == (True, 3)
 
 
 @pytest.mark.parametrize("unit", ['"epoch"', '"optimizer step"', json.dumps("x" * 40)])

@@ -295,6 +295,14 @@ def test_a_promoted_trial_that_started_over_has_no_value(status: Status, resumed
     assert (entry.value, entry.can_resume) == (None, False)
 
 
+def test_a_script_that_takes_a_checkpoint_by_an_option_is_told_which():
+    """Where it did not read the one that it was offered."""
+    session = a_session(2, "r0-1", offered="ckpt", is_checkpoint_read=False, resume_option="--ckpt={}")
+    (entry,) = conclusion(checked(asked(), ended(), promoted()), facts(a_session(), session))
+    assert isinstance(entry, Ended)
+    assert (entry.reason or "").endswith("the beginning (it has --ckpt: try --resume-arg --ckpt={})")
+
+
 def test_a_promoted_trial_that_came_no_further_than_its_checkpoint_has_no_value():
     session = a_session(2, "r0-1", offered="ckpt", resumed_from="ckpt")
     found = facts(a_session(), session, checked=StepsSeen(10, None, 10.0))
@@ -408,6 +416,13 @@ def test_a_rung_that_starts_over_stays_in_the_budget(left_s: float, timebox_s: f
         assert entry.timebox_s == timebox_s
 
 
+def test_an_interrupted_rung_for_which_no_time_is_left_can_go_on_to_the_next():
+    session = a_session(status=Status.INTERRUPTED, elapsed_s=4.0)
+    (entry,) = conclusion(checked(asked()), facts(session, left_s=0.1))
+    assert isinstance(entry, Ended)
+    assert (entry.value, entry.can_resume) == (0.7, True)
+
+
 def test_a_repeat_that_cannot_be_as_long_as_the_others_has_no_value():
     """Its mean would be of unlike trainings."""
     standing = checked(asked(source="confirm", repeats=7, seed=1))
@@ -506,6 +521,8 @@ def test_the_budget_grows_while_a_session_trains():
     run = Run(spec=RUN_SPEC, status=Status.RUNNING, latest=(active,))
     budget = budget_of(standing, {0: run}, 100.0, NOW + timedelta(seconds=12))
     assert (budget.spent_s, budget.committed_s) == (12.0, 18.0)
+    late = budget_of(standing, {0: run}, 100.0, NOW + timedelta(seconds=31))  # in its grace period
+    assert (late.spent_s, late.committed_s) == (31.0, 0.0)
     known = budget_of(standing, {0: run}, 100.0)
     assert (known.spent_s, known.committed_s, known.left_s) == (0.0, 30.0, budget.left_s)
 
@@ -525,6 +542,8 @@ def test_the_same_error_of_the_first_three_trials():
     again = [*failed, Finished(at=NOW, reason="x", exit_code=66), Began(at=NOW, pid=1, host="h")]
     assert fold(SPEC, again).same_failure is None
     assert fold(SPEC, again).finished is None
+    finished = Finished(at=NOW, reason="x")
+    assert fold(SPEC, [*failed, finished, Began(at=NOW, pid=1, host="h")]).finished == finished
 
 
 @pytest.mark.parametrize(
@@ -585,16 +604,28 @@ def started(count: int, start_s: float) -> Standing:
     return fold(SPEC, [entry for pair in trials for entry in pair])
 
 
-def test_a_start_is_measured_in_the_first_rung():
+@pytest.mark.parametrize(
+    ("total", "first_s", "last_s", "start_s"),
+    [(4, 6.0, 9.0, 5.0), (2, 6.0, 9.0, 3.0), (3, 0.5, 1.0, 0.25), (2, 1.0, 9.0, 0.0), (1, 6.0, 6.0, None)],
+)
+def test_a_start_is_measured_in_the_first_rung(total: int, first_s: float, last_s: float, start_s: float | None):
     """Its first value comes as long after the start as the values are apart."""
-    summary = points()._replace(total=4, first_s=6.0, last_s=9.0)
+    summary = points()._replace(total=total, first_s=first_s, last_s=last_s)
     standing = fold(SPEC, [asked(), Checked(at=NOW, trial=0)])
     (entry,) = conclusion(standing, facts(a_session(), summaries={1: summary}))
     assert isinstance(entry, Ended)
-    assert entry.start_s == 5.0
-    (single,) = conclusion(standing, facts(a_session(), summaries={1: summary._replace(total=1)}))
-    assert isinstance(single, Ended)
-    assert single.start_s is None
+    assert entry.start_s == start_s
+
+
+def test_the_value_of_a_rung_is_that_of_all_its_sessions_or_of_those_before_as_well():
+    """From scratch, sessions of shorter rungs are other trainings. A start is measured in the first rung only."""
+    session = a_session(2, "r0-1", offered="ckpt", resumed_from="ckpt")
+    found = facts(a_session(), session, summaries={1: points(0.9), 2: points(0.7)})
+    for is_from_scratch, value in ((False, 0.9), (True, 0.7)):
+        spec = msgspec.structs.replace(SPEC, from_scratch=is_from_scratch)
+        (entry,) = conclusion(fold(spec, [asked(), ended(), promoted(), Checked(at=NOW, trial=99)]), found)
+        assert isinstance(entry, Ended)
+        assert (entry.rung, entry.value, entry.start_s) == (1, value, None)
 
 
 def test_starts_are_known_after_three_trials():
