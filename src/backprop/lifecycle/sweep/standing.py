@@ -415,7 +415,35 @@ def conclude(spec: SweepSpec, standing: Standing, trial: TrialState, facts: Fact
         checks = [Checked(at=now, trial=trial.number, problem=problem)]
     elif needs_check and session.status is Status.COMPLETED:
         checks = [Checked(at=now, trial=trial.number)]
+    if problem is None and (left_s := _left_to_its_step_s(spec, trial, facts, session)):
+        return [
+            RungContinued(
+                at=now,
+                trial=trial.number,
+                rung=asking.rung,
+                request_id=next_id,
+                timebox_s=left_s,
+                until_step=asking.until_step,
+                reason=f"slower than expected, and not yet at step {asking.until_step}",
+            )
+        ]
     return [*checks, _end(spec, trial, facts, session, trained_s, problem, now)]
+
+
+def _left_to_its_step_s(spec: SweepSpec, trial: TrialState, facts: Facts, session: Session) -> float:
+    """What a rung that its timebox ended before its step may still take; 0: it is over.
+
+    A timebox is twice what is expected of the trial, so that none that has become slow takes the budget of the others.
+    On a machine that others use, too, that is no reason to compare it with those that came to the step.
+    """
+    asking = trial.last
+    is_short = asking.until_step is not None and session.stopped_by is StopReason.TIMEBOX
+    if not is_short or asking.rung == 0 or asking.is_check or not facts.has_checkpoint or _is_silent(facts):
+        return 0.0
+    ids = {one.request_id for one in trial.of_rung(asking.rung)}
+    used_s = sum(one.elapsed_s or 0.0 for one in facts.run.sessions if one.request_id in ids)
+    left_s = min(asking.timebox_s, facts.left_s, spec.rung_s * spec.rules.size(asking.rung) - used_s)
+    return left_s if left_s >= _WORTH_A_SESSION_S else 0.0
 
 
 def _after_cut(

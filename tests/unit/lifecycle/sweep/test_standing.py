@@ -62,8 +62,9 @@ def ended(trial: int = 0, rung: int = 0, value: float | None = 0.5, **changes: o
     return Ended(at=NOW, trial=trial, rung=rung, value=value, **{**fields, **changes})  # type: ignore[arg-type]
 
 
-def promoted(trial: int = 0, rung: int = 1) -> Promoted:
-    return Promoted(at=NOW, trial=trial, rung=rung, request_id=f"r{trial}-{rung}", timebox_s=30.0, reason="best")
+def promoted(trial: int = 0, rung: int = 1, **changes: object) -> Promoted:
+    fields = {"request_id": f"r{trial}-{rung}", "timebox_s": 30.0, "reason": "best", **changes}
+    return Promoted(at=NOW, trial=trial, rung=rung, **fields)  # type: ignore[arg-type]
 
 
 def a_session(number: int = 1, request_id: str = "r0", **changes: object) -> Session:
@@ -704,3 +705,33 @@ def test_a_value_is_finite_or_none(pairs: list[tuple[float, float]], goal: Goal)
     found = [points(best, last) for best, last in pairs if math.isfinite(best)]
     value = value_of(found, goal)
     assert value is None or math.isfinite(value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "more", "left_s"),
+    [
+        ({}, {}, 4.0),
+        ({"elapsed_s": 18.0}, {}, 2.0),  # the rung may take 20 s in all
+        ({"elapsed_s": 19.5}, {}, None),
+        ({}, {"left_s": 3.0}, 3.0),
+        ({}, {"left_s": 0.5}, None),
+        ({"stopped_by": StopReason.STEP}, {}, None),
+        ({"status": Status.COMPLETED, "stopped_by": None}, {}, None),
+        ({}, {"has_checkpoint": False}, None),
+        ({}, {"checked": StepsSeen(100, None, None)}, None),
+    ],
+)
+def test_a_rung_that_was_slower_than_expected_goes_on_to_its_step(
+    changes: dict[str, object], more: dict[str, object], left_s: float | None
+):
+    """Its value is compared with those of trials that came to the step; --rung limits how long that may take."""
+    spec = msgspec.structs.replace(SPEC, rung_steps=100)
+    standing = fold(spec, [asked(), ended(), promoted(until_step=300, timebox_s=4.0), Checked(at=NOW, trial=99)])
+    came_to = {"elapsed_s": 5.0, "stopped_by": StopReason.TIMEBOX, "offered": "ckpt", "resumed_from": "ckpt"}
+    session = a_session(2, "r0-1", **{**came_to, **changes})
+    (entry,) = conclusion(standing, facts(a_session(), session, **{"checked": StepsSeen(100, 101.0, 250.0), **more}))
+    if left_s is None:
+        assert isinstance(entry, Ended)
+    else:
+        assert isinstance(entry, RungContinued)
+        assert (entry.until_step, entry.timebox_s, entry.is_strict) == (300, left_s, True)
