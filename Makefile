@@ -100,9 +100,9 @@ check: lint test  ## what CI runs: format, lint, types, tests
 bench: $(INSTALLED)  ## measure and print the table of numbers (twenty minutes; BENCH=--quick: one)
 	$(BIN)/python -m bench $(BENCH)
 
-# hours; what is in bench/sweeps/results.jsonl is not done again
+# two hours; what is in bench/sweeps/results.jsonl is not done again
 sweeps: $(SWEEPS)/.installed  ## compare `backprop sweep` with random search, Optuna and Ray Tune (a large download; SEEDS=10)
-	$(SWEEPS)/bin/python -m bench.sweeps --seeds $(or $(SEEDS),10)
+	$(SWEEPS)/bin/python -m bench.sweeps --seeds $(or $(SEEDS),10) --parallel $(or $(PARALLEL),12)
 
 clean:
 	rm -rf $(VENV) $(FRAMEWORKS) $(EXPORTS) $(DOCS) $(FLOORS) $(SWEEPS)* .venv-wild* digits-checkpoints

@@ -13,15 +13,16 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench.sweeps.cpu import adopt_orphans
 from bench.sweeps.methods import METHODS, Cell
-from bench.sweeps.tasks import TASKS, Task
+from bench.sweeps.processes import adopt_orphans
+from bench.sweeps.tasks import SEARCH_S, TASKS, TRAINING_S, WORKERS, Task
 
 FRESH_SEEDS = 1000  # and up: of the trainings that are tested
 ROOT = Path(__file__).parents[2]
@@ -30,39 +31,70 @@ RESULTS = Path(__file__).with_name("results.jsonl")
 _LIBRARIES = ("backprop-cli", "optuna", "lightgbm", "torch")
 
 Row = dict[str, Any]
+Key = tuple[str, str, int]  # task, method, seed
 
 COLUMNS = (
     *("method", "seeds", "test loss", "test accuracy", "validation loss found"),
-    *("backprop is better", "trials", "wall time", "load"),
+    *("backprop is better", "trials", "time", "load"),
 )
+_LOOK_EVERY_S = 1.0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.sweeps", description=__doc__)
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--parallel", type=int, default=1, metavar="N", help="searches at a time")
     parser.add_argument("--task", choices=TASKS, action="append", help="only this; may be given again")
     parser.add_argument("--method", choices=METHODS, action="append", help="only this; may be given again")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true", help="print what is in the file of results")
+    parser.add_argument("--one", action="store_true", help="print the row of this task, method and first seed")
     arguments = parser.parse_args()
-    results: Path = arguments.results
-    if not arguments.table:
-        results.parent.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what was started
+    if arguments.one:
         adopt_orphans()
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what was started
-        done = {_key(row) for row in _read(results)}
+        print(json.dumps(measure(TASKS[arguments.task[0]], arguments.method[0], arguments.seeds)))
+        return
+    if not arguments.table:
+        done = {_key(row) for row in _read(arguments.results)}
         methods = list(arguments.method or METHODS)
-        for seed in range(arguments.seeds):
-            turn = seed % len(methods)  # none is always the first
-            for name in arguments.task or TASKS:
-                for method in methods[turn:] + methods[:turn]:
-                    if (name, method, seed) not in done:
-                        row = measure(TASKS[name], method, seed)
-                        with results.open("a") as file:
-                            file.write(json.dumps(row) + "\n")
-                        print({**row, "params": "..."}, file=sys.stderr, flush=True)
-    for text in tables(results):
+        keys = [
+            (task, method, seed)
+            for seed in range(arguments.seeds)
+            for task in arguments.task or TASKS
+            for method in _rotated(methods, seed)  # none is always the first
+        ]
+        _search([key for key in keys if key not in done], arguments.results, arguments.parallel)
+    for text in tables(arguments.results):
         print(text)
+
+
+def _search(keys: Sequence[Key], results: Path, parallel: int) -> None:
+    """Each in a process of its own, which ends what it has started. Raises RuntimeError if one failed, at the end."""
+    waiting, failed = list(keys), []
+    running: dict[Key, subprocess.Popen[str]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < parallel:
+                task, method, seed = key = waiting.pop(0)
+                words = [sys.executable, "-m", "bench.sweeps", "--one", "--task", task, "--method", method]
+                running[key] = subprocess.Popen([*words, "--seeds", str(seed)], stdout=subprocess.PIPE, text=True)
+            for key in [key for key, process in running.items() if process.poll() is not None]:
+                process = running.pop(key)
+                out, _ = process.communicate()
+                if process.returncode:
+                    failed.append(key)
+                else:
+                    with results.open("a") as file:
+                        file.write(out)
+                print(*key, "failed" if process.returncode else "done", file=sys.stderr, flush=True)
+            time.sleep(_LOOK_EVERY_S)
+    finally:
+        for process in running.values():
+            process.terminate()
+            process.wait()
+    if failed:
+        raise RuntimeError(f"searches that failed: {failed}")
 
 
 def measure(task: Task, method: str, seed: int) -> Row:
@@ -77,18 +109,17 @@ def measure(task: Task, method: str, seed: int) -> Row:
             "PYTHONPATH": str(ROOT),
             "RAY_AIR_NEW_OUTPUT": "0",
         }
-        load = os.getloadavg()[0]
-        found = METHODS[method](Cell(task, seed, folder, environment, task.budget_s), method)
-        load = (load + os.getloadavg()[0]) / 2
-        tested = _test(task, found.choice["params"], FRESH_SEEDS + seed, folder)
+        load, began = os.getloadavg()[0], time.monotonic()
+        choice = METHODS[method](Cell(task, seed, folder, environment), method)
+        wall_s, load = time.monotonic() - began, (load + os.getloadavg()[0]) / 2
+        tested = _test(task, choice["params"], FRESH_SEEDS + seed, folder)
     return {
         "task": task.name,
         "method": method,
         "seed": seed,
-        "budget_s": task.budget_s,
-        **found.choice,
-        "wall_s": round(found.wall_s, 1),
-        "cpu_s": round(found.cpu_s, 1),
+        "budget_s": SEARCH_S * WORKERS,
+        **choice,
+        "wall_s": round(wall_s, 1),
         "load": round(load, 1),
         "test_loss": tested["test_loss"],
         "test_accuracy": tested["test_accuracy"],
@@ -124,8 +155,9 @@ def tables(results: Path = RESULTS) -> Iterator[str]:
 def _table(rows: Sequence[Row]) -> str:
     """Medians and quartiles over the seeds."""
     dates = sorted({row["date"] for row in rows})
+    days = " to ".join(sorted({dates[0], dates[-1]}))
     lines = [
-        f"**{rows[0]['task']}**, {rows[0]['budget_s']:g} s of CPU time, {' to '.join(sorted({dates[0], dates[-1]}))}:",
+        f"**{rows[0]['task']}**, {rows[0]['budget_s'] / TRAINING_S:g} trainings, {days}:",
         "",
         f"| {' | '.join(COLUMNS)} |",
         f"|{' --- |' * len(COLUMNS)}",
@@ -159,8 +191,13 @@ def _read(path: Path) -> list[Row]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def _key(row: Row) -> tuple[str, str, int]:
+def _key(row: Row) -> Key:
     return row["task"], row["method"], row["seed"]
+
+
+def _rotated(methods: Sequence[str], by: int) -> list[str]:
+    turn = by % len(methods)
+    return [*methods[turn:], *methods[:turn]]
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def main(task_name: str, method: str, seed: str, worker: str, path: str, stop: s
                 raise StoppedError
 
         try:
-            task.train(suggest(trial, task.space), report, seed=int(seed))
+            task.train(suggest(trial, task.space), report, seed=int(seed), step_s=task.step_s)
         except StoppedError:
             study.stop()
         return min(values)

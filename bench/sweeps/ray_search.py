@@ -1,4 +1,4 @@
-"""Ray Tune's ASHA: python -m bench.sweeps.ray_search TASK SEED WORKERS FOLDER STOP. Prints its choice as JSON.
+"""Ray Tune's ASHA: python -m bench.sweeps.ray_search TASK SEED FOLDER STOP. Prints its choice as JSON.
 
 Written as Ray's documentation does it: a function that trains and reports, sampled at random, stopped by the scheduler.
 """
@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.sweeps.tasks import ETA, TASKS, ray_space
+from bench.sweeps.tasks import ETA, TASKS, WORKERS, ray_space
 
 
-def main(task_name: str, seed: str, workers: str, folder: str, stop: str) -> None:
+def main(task_name: str, seed: str, folder: str, stop: str) -> None:
     import ray
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
@@ -28,10 +28,13 @@ def main(task_name: str, seed: str, workers: str, folder: str, stop: str) -> Non
 
     def trainable(config: dict[str, float]) -> None:
         TASKS[task_name].train(
-            config, lambda step, val_loss: tune.report({"step": step, "val_loss": val_loss}), seed=int(seed)
+            config,
+            lambda step, val_loss: tune.report({"step": step, "val_loss": val_loss}),
+            seed=int(seed),
+            step_s=task.step_s,
         )
 
-    ray.init(num_cpus=int(workers), include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=WORKERS, _temp_dir=f"{folder}/ray", include_dashboard=False, log_to_driver=False)
     tuner = tune.Tuner(
         trainable,
         param_space=ray_space(task.space),
@@ -39,7 +42,7 @@ def main(task_name: str, seed: str, workers: str, folder: str, stop: str) -> Non
             metric="val_loss",
             mode="min",
             num_samples=-1,
-            search_alg=BasicVariantGenerator(random_state=int(seed), max_concurrent=int(workers)),
+            search_alg=BasicVariantGenerator(random_state=int(seed), max_concurrent=WORKERS),
             scheduler=ASHAScheduler(
                 time_attr="step", max_t=task.steps, grace_period=task.rung_steps, reduction_factor=ETA
             ),

@@ -23,8 +23,7 @@ from backprop.lifecycle.sweep.space import parse_parameters
 from backprop.lifecycle.sweep.spec import SweepSpec
 from backprop.lifecycle.sweep.standing import fold, fold_on
 from backprop.records import Goal, Status
-from bench.sweeps.methods import WORKERS
-from bench.sweeps.tasks import ETA, RUNGS
+from bench.sweeps.tasks import ETA, RUNGS, WORKERS
 
 NAMES = tuple(f"p{number}" for number in range(6))
 EVALUATIONS = 27  # of a whole training

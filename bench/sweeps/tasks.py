@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 
 ETA = 3
 RUNGS = 3  # the first rung is 1/9 of a whole training
+WORKERS = 2
+TRAINING_S = 90.0  # of a whole training, without its start
+SEARCH_S = 8 * TRAINING_S  # time for 16 whole trainings
 
 
 class Range(NamedTuple):
@@ -27,7 +30,6 @@ class Task(NamedTuple):
 
     name: str
     space: Mapping[str, Range]
-    budget_s: float  # of CPU time of each search
 
     @property
     def module(self) -> str:
@@ -47,6 +49,11 @@ class Task(NamedTuple):
     def steps(self) -> int:
         """Of a whole training. Imports the framework."""
         return int(importlib.import_module(self.module).STEPS)
+
+    @property
+    def step_s(self) -> float:
+        """How long a step takes. Imports the framework."""
+        return TRAINING_S / self.steps
 
     @property
     def rung_steps(self) -> int:
@@ -69,7 +76,6 @@ TASKS = {
                 "hidden": Range(8, 128, is_log=True),
                 "dropout": Range(0.0, 1.0),
             },
-            budget_s=240,
         ),
         # FLAML's space of LightGBM, without the number of bins: a pixel has 17 values
         Task(
@@ -82,7 +88,6 @@ TASKS = {
                 "reg_alpha": Range(1 / 1024, 1024.0, is_log=True),
                 "reg_lambda": Range(1 / 1024, 1024.0, is_log=True),
             },
-            budget_s=120,
         ),
     )
 }
