@@ -186,8 +186,12 @@ class SweepJournal(JournalFile[SweepEntry]):
 
     def beat_until_closed(self) -> None:
         """Send heartbeats, also while its owner is busy: Slurm may take minutes to start a session."""
-        self._heart = threading.Thread(target=self._beat_on, daemon=True)
-        self._heart.start()
+        heart = threading.Thread(target=self._beat_on, daemon=True)
+        try:
+            heart.start()
+        except RuntimeError:  # the user has as many as `ulimit -u` allows: its owner's looks for requests send some
+            return
+        self._heart = heart
 
     def _beat_on(self) -> None:
         while not self._is_closed.wait(HEARTBEAT_INTERVAL_S):
