@@ -390,24 +390,13 @@ def conclude(spec: SweepSpec, standing: Standing, trial: TrialState, facts: Fact
     used_s = sum(one.elapsed_s or 0.0 for one in sessions)
     is_ours = session.status is Status.STOPPED and asking.request_id in standing.stopped_ids
     is_cut = is_ours or session.status is Status.INTERRUPTED or session.stopped_by is StopReason.SIGNAL
-    next_id = f"{trial.run_id}-{len(trial.asked)}"
     if is_cut:
-        return _after_cut(spec, trial, facts, next_id, asking.timebox_s - used_s, trained_s, now, is_ours=is_ours)
+        return _after_cut(spec, trial, facts, asking.timebox_s - used_s, trained_s, now, is_ours=is_ours)
     needs_check = not (spec.from_scratch or standing.is_checked or asking.is_check or trial.repeats is not None)
     if session.status is Status.TIMEBOXED and needs_check:
         why = "does it continue from its checkpoint?"
-        return [
-            RungContinued(
-                at=now,
-                trial=trial.number,
-                rung=asking.rung,
-                request_id=next_id,
-                timebox_s=asking.timebox_s,
-                until_step=spec.rules.until_step(asking.rung),
-                reason=why,
-                is_check=True,
-            )
-        ]
+        until_step = spec.rules.until_step(asking.rung)
+        return [_continued(trial, now, why, asking.timebox_s, until_step, is_check=True)]
     problem = _not_continued(session, asking, facts)
     checks: list[SweepEntry] = []
     if asking.is_check and session.status is not Status.FAILED:
@@ -416,17 +405,8 @@ def conclude(spec: SweepSpec, standing: Standing, trial: TrialState, facts: Fact
     elif needs_check and session.status is Status.COMPLETED:
         checks = [Checked(at=now, trial=trial.number)]
     if problem is None and (left_s := _left_to_its_step_s(spec, trial, facts, session)):
-        return [
-            RungContinued(
-                at=now,
-                trial=trial.number,
-                rung=asking.rung,
-                request_id=next_id,
-                timebox_s=left_s,
-                until_step=asking.until_step,
-                reason=f"slower than expected, and not yet at step {asking.until_step}",
-            )
-        ]
+        why = f"slower than expected, and not yet at step {asking.until_step}"
+        return [_continued(trial, now, why, left_s, asking.until_step)]
     return [*checks, _end(spec, trial, facts, session, trained_s, problem, now)]
 
 
@@ -450,7 +430,6 @@ def _after_cut(
     spec: SweepSpec,
     trial: TrialState,
     facts: Facts,
-    next_id: str,
     left_s: float,
     trained_s: float,
     now: datetime,
@@ -475,19 +454,33 @@ def _after_cut(
         if trial.repeats is not None:
             problem = problem or "it was interrupted, and no time is left to train it for as long as the others"
         return [_end(spec, trial, facts, session, trained_s, problem, now, is_cut=True)]
-    return [
-        RungContinued(
-            at=now,
-            trial=trial.number,
-            rung=asking.rung,
-            request_id=next_id,
-            timebox_s=min(timebox_s, facts.left_s),
-            until_step=asking.until_step,
-            reason="the sweep was stopped" if is_ours else f"interrupted: {session.reason}",
-            is_check=asking.is_check,
-            is_strict=not is_anew,
-        )
-    ]
+    why = "the sweep was stopped" if is_ours else f"interrupted: {session.reason}"
+    timebox_s = min(timebox_s, facts.left_s)
+    return [_continued(trial, now, why, timebox_s, asking.until_step, is_check=asking.is_check, is_strict=not is_anew)]
+
+
+def _continued(
+    trial: TrialState,
+    now: datetime,
+    reason: str,
+    timebox_s: float,
+    until_step: int | None,
+    *,
+    is_check: bool = False,
+    is_strict: bool = True,
+) -> RungContinued:
+    """Another session of the rung that the trial is in."""
+    return RungContinued(
+        at=now,
+        trial=trial.number,
+        rung=trial.last.rung,
+        request_id=f"{trial.run_id}-{len(trial.asked)}",
+        timebox_s=timebox_s,
+        until_step=until_step,
+        reason=reason,
+        is_check=is_check,
+        is_strict=is_strict,
+    )
 
 
 def _end(
