@@ -48,14 +48,17 @@ def main() -> None:
     parser.add_argument("--method", choices=METHODS, action="append", help="only this; may be given again")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true", help="print what is in the file of results")
-    parser.add_argument("--one", action="store_true", help="print the row of this task, method and first seed")
+    parser.add_argument(
+        "--one", type=int, metavar="SEED", help="print the row of this seed, with one --task and --method"
+    )
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what was started
-    if arguments.one:
+    if arguments.one is not None:
         adopt_orphans()
-        print(json.dumps(measure(TASKS[arguments.task[0]], arguments.method[0], arguments.seeds)))
+        print(json.dumps(measure(TASKS[arguments.task[0]], arguments.method[0], arguments.one)))
         return
     if not arguments.table:
+        arguments.results.parent.mkdir(parents=True, exist_ok=True)
         done = {_key(row) for row in _read(arguments.results)}
         methods = list(arguments.method or METHODS)
         keys = [
@@ -77,8 +80,8 @@ def _search(keys: Sequence[Key], results: Path, parallel: int) -> None:
         while waiting or running:
             while waiting and len(running) < parallel:
                 task, method, seed = key = waiting.pop(0)
-                words = [sys.executable, "-m", "bench.sweeps", "--one", "--task", task, "--method", method]
-                running[key] = subprocess.Popen([*words, "--seeds", str(seed)], stdout=subprocess.PIPE, text=True)
+                words = [sys.executable, "-m", "bench.sweeps", "--one", str(seed), "--task", task]
+                running[key] = subprocess.Popen([*words, "--method", method], stdout=subprocess.PIPE, text=True)
             for key in [key for key, process in running.items() if process.poll() is not None]:
                 process = running.pop(key)
                 out, _ = process.communicate()
