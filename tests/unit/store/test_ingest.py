@@ -66,7 +66,7 @@ class _Scene:
         self.journal = Journal(self.rundir.journal_path)
         assert self.journal.try_lock()
         self.session = 0
-        self.written = 0
+        self.trained_s = 0.0
         self.begin_session()
         self.supervisor = self.recorder()
 
@@ -94,12 +94,12 @@ class _Scene:
             file.write(text)
 
     def poll(self) -> None:
-        self.written += 1
-        self.supervisor.output.ingest(self.session, float(self.written), is_supervisor=True)
+        self.trained_s += 1.0
+        self.supervisor.output.ingest(self.session, self.trained_s, is_supervisor=True)
 
     def look(self) -> None:
         with closing(self.recorder()) as other:
-            other.output.ingest(self.session, float(self.written))
+            other.output.ingest(self.session, self.trained_s)
 
     def new_supervisor(self) -> None:
         self.supervisor.close()
