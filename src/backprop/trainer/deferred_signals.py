@@ -21,6 +21,8 @@ from contextlib import contextmanager
 from types import CodeType, FrameType
 from typing import Any, Callable, Iterator, Optional
 
+from .thread_frames import thread_frames
+
 _AGAIN_AFTER_S = 0.01
 
 
@@ -212,7 +214,7 @@ def _send_after(hook: CodeType) -> None:
     is_in_hook = True
     while is_in_hook:
         time.sleep(_AGAIN_AFTER_S)
-        frame: Optional[FrameType] = sys._current_frames().get(main)  # noqa: SLF001  there is no other way to look
+        frame: Optional[FrameType] = thread_frames().get(main)
         while frame is not None and frame.f_code not in codes:
             frame = frame.f_back
         is_in_hook = frame is not None

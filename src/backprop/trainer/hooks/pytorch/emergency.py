@@ -20,6 +20,7 @@ from time import monotonic, sleep
 from typing import Any, Callable, Iterator
 
 from ... import atomic_files, distributed, rng_state
+from ...thread_frames import thread_frames
 
 _STEP_PATIENCE_S = 5.0  # no optimizer step takes as long, unless it hangs
 
@@ -63,8 +64,7 @@ class StepPause:
     def _is_another_stepping(self) -> bool:
         # from the stacks: that works after a step has failed, too, and adds no cost to steps
         own = threading.get_ident()
-        frames = sys._current_frames()  # noqa: SLF001  documented
-        return any(self._is_within(frame) for thread, frame in frames.items() if thread != own)
+        return any(self._is_within(frame) for thread, frame in thread_frames().items() if thread != own)
 
     def _is_within(self, frame: Any) -> bool:
         while frame is not None:
