@@ -7,6 +7,8 @@ from pathlib import Path
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
+from tests.conftest import HANG_S
+
 _FLAGS = (
     "--headless=new",
     "--no-sandbox",
@@ -29,4 +31,6 @@ def chromium_in(profile: Path) -> webdriver.Chrome:
         options.add_argument(flag)
     environment = {**os.environ, "TMPDIR": str(profile.parent)}  # a socket among its temporary files: a short path
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    return webdriver.Chrome(options=options, service=Service(driver_path, env=environment))
+    driver = webdriver.Chrome(options=options, service=Service(driver_path, env=environment))
+    driver.set_script_timeout(HANG_S)
+    return driver

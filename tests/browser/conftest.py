@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import pytest
@@ -21,6 +21,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 from tests.browser.chromium import chromium_in
 from tests.conftest import HANG_S, Runs, wait_for
 
+T = TypeVar("T")
 WIDE = (1300, 850)
 _OWN_SCHEMES = {"data", "blob", "about", "chrome", "devtools", "file"}  # never leave the browser
 
@@ -36,17 +37,36 @@ class Page:
         self.driver.get(address)
 
     def all(self, css: str) -> list[WebElement]:
-        return [element for element in self.driver.find_elements(By.CSS_SELECTOR, css) if element.is_displayed()]
+        """The elements that are to be seen now."""
+        return self._as_drawn(
+            lambda: [found for found in self.driver.find_elements(By.CSS_SELECTOR, css) if found.is_displayed()]
+        )
 
     def one(self, css: str) -> WebElement:
         """An element, once it is there to be seen."""
         return self.until(lambda: self.all(css))[0]
 
     def texts(self, css: str) -> list[str]:
-        return [element.text for element in self.all(css)]
+        return self._as_drawn(lambda: [element.text for element in self.all(css)])
 
     def text(self, css: str) -> str:
-        return self.one(css).text
+        return self.until(lambda: self.texts(css))[0]
+
+    def click(self, css: str, text: str | None = None) -> None:
+        """Click on the first of these elements, or on the one with a text, once it is there."""
+
+        def clicked() -> bool:
+            found = [element for element in self.all(css) if text in {None, element.text}]
+            assert text is None or len(found) < 2
+            if found:
+                found[0].click()
+            return bool(found)
+
+        self.until(clicked)
+
+    def _as_drawn(self, look: Callable[[], T]) -> T:
+        """What is seen of one drawing: the page may have drawn an element anew before we read it."""
+        return self.until(lambda: (look(),))[0]
 
     def until(self, condition: Callable[[], Any]) -> Any:
         """What the condition gives once it is true."""
@@ -103,8 +123,7 @@ class Page:
         return int(self.js("document.querySelector('main:not([hidden]) .curves')?.dataset.points ?? 0"))
 
     def open_run(self, name: str) -> None:
-        (link,) = [link for link in self.all(".rows .name-text") if link.text == name]
-        link.click()
+        self.click(".rows .name-text", name)
         self.until(lambda: self.text("#run-view h1") == name)
 
     def requests(self) -> list[str]:

@@ -84,7 +84,7 @@ def test_axe_finds_nothing_in_dialogs(page: Page, ui: Ui):
     page.open(ui.address)
     page.until(lambda: page.js(DRAWN))
     for button in ("#columns", "#help", "#selection .danger"):
-        page.one(button).click()
+        page.click(button)
         page.one("dialog")
         assert violations(page) == [], button
         page.js("document.querySelector('dialog').close()")
@@ -100,3 +100,14 @@ def test_axe_would_find_something(page: Page, ui: Ui):
     found = violations(page)
     assert any("button-name" in text for text in found)
     assert any("color-contrast" in text for text in found)
+
+
+def test_axe_finds_nothing_where_nothing_was_printed(page: Page, served: Ui, runs: Runs):
+    """The log has its name without text, too."""
+    assert runs.call("run", "-n", "silent", runs.script("pass")).returncode == 0
+    page.open(served.address)
+    page.until(lambda: page.names() == ["silent"])
+    page.open_run("silent")
+    page.until(lambda: page.text("#link") == "live")
+    assert page.js("document.querySelector('pre.log').textContent") == ""
+    assert violations(page) == []

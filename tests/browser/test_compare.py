@@ -53,7 +53,7 @@ def test_selected_runs_are_compared(page: Page, served: Ui, runs: Runs):
     page.until(compare.is_enabled)
     page.press("c")
     page.until(lambda: page.text("#compare-view h1") == "Compare 2 runs")
-    assert page.js("document.activeElement.tagName") == "H1"
+    page.until(lambda: page.js("document.activeElement.tagName") == "H1")
     assert page.js("document.title") == "Compare · Backprop"
     assert "#/compare?runs=r1,r3" in page.driver.current_url
     found = page.until(lambda: rows(page))
@@ -63,7 +63,7 @@ def test_selected_runs_are_compared(page: Page, served: Ui, runs: Runs):
     assert page.texts(".comparison .other") == ["0.3"]
     assert page.texts(".comparison .best") == ["0.01*", "0.01* (10)"]
 
-    page.one(".with-all").click()
+    page.click(".with-all")
     page.until(lambda: rows(page).get("layers") == ["2", "2"])
     assert page.texts(".comparison .other") == ["0.3"]  # no more is marked
     page.press(Keys.ESCAPE)
@@ -78,13 +78,13 @@ def test_a_run_is_left_out_or_opened(page: Page, served: Ui, runs: Runs):
     page.open(f"{served.address}#/compare?runs=r1,r2,r3")
     heads = lambda: page.texts(".comparison thead th .cut") if rows(page) else []  # noqa: E731
     page.until(lambda: heads() == ["one", "two", "three"])
-    page.one(".comparison [aria-label='Leave out two']").click()
+    page.click(".comparison [aria-label='Leave out two']")
     page.until(lambda: heads() == ["one", "three"])
-    next(link for link in page.all(".comparison thead a.cut") if link.text == "three").click()
+    page.click(".comparison thead a.cut", "three")
     page.until(lambda: page.text("#run-view h1") == "three")
     page.driver.back()
     page.until(lambda: heads() == ["one", "three"])
-    page.one(".comparison [aria-label='Leave out one']").click()
+    page.click(".comparison [aria-label='Leave out one']")
     page.until(lambda: "Select two runs" in page.text("#compare-view .hint"))
     page.js("location.hash = '#/compare?runs=r1,nobody,r3'")  # one that was removed
     page.until(lambda: heads() == ["one", "three"])

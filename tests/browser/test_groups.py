@@ -39,22 +39,22 @@ def test_columns_are_chosen_sorted_and_kept(page: Page, served: Ui, runs: Runs):
     page.until(lambda: column(page, 0) == ["0.2", "0.3", "0.1"])
     assert heads(page)[3:5] == ["lr", "seed"]
 
-    page.one("#columns").click()
+    page.click("#columns")
     page.write("dialog input[type=search]", "acc")
-    assert [label.text for label in page.all("dialog label")] == ["acc", "acc"]
-    page.all("dialog label input")[0].click()
-    page.one("dialog button.main").click()
+    assert page.texts("dialog label") == ["acc", "acc"]
+    page.click("dialog label input")
+    page.click("dialog button.main")
     page.until(lambda: heads(page)[3:6] == ["lr", "seed", "best acc"])
     assert column(page, 2) == ["0.2", "0.3", "0.1"]
-    page.one(".head .c-x2 button").click()
+    page.click(".head .c-x2 button")
     page.until(lambda: column(page, 2) == ["0.3", "0.2", "0.1"])  # greater is better: first
-    page.one(".head .c-x0 button").click()
+    page.click(".head .c-x0 button")
     page.until(lambda: column(page, 0) == ["0.1", "0.2", "0.3"])
     page.driver.refresh()
     page.until(lambda: column(page, 0) == ["0.1", "0.2", "0.3"])
     assert heads(page)[3:6] == ["lr", "seed", "best acc"]
-    page.one("#columns").click()
-    page.one("dialog button[value=usual]").click()
+    page.click("#columns")
+    page.click("dialog button[value=usual]")
     page.until(lambda: heads(page)[3:6] == ["lr", "seed", "Command"])
 
 
@@ -64,11 +64,11 @@ def test_groups_open_and_their_mean_is_drawn(page: Page, served: Ui, runs: Runs)
     page.open(f"{served.address}#/?runs=")
     page.until(lambda: len(page.names()) == 3)
     page.one("#by").send_keys("group")
-    rows = lambda: [row.text.split() for row in page.all("#groups tbody tr")]  # noqa: E731
+    rows = lambda: [text.split() for text in page.texts("#groups tbody tr")]  # noqa: E731
     page.until(lambda: len(rows()) == 2)
     assert rows()[1][:4] == ["a", "2", "2", "completed"]
     assert page.text("#count") == "2 groups"
-    page.all("#groups tbody input")[1].click()
+    page.click("#groups tbody tr:nth-child(2) input")
     page.until(lambda: page.texts(".legend li .faint") == ["mean ± sd of 2 runs"])
     label = "document.querySelector('#curves .plot')?.getAttribute('aria-label')"
     page.until(lambda: page.js(label) == "loss by step: last a 0.02")
@@ -81,8 +81,7 @@ def test_groups_open_and_their_mean_is_drawn(page: Page, served: Ui, runs: Runs)
 
     page.one("#by").send_keys("lr")
     page.until(lambda: [row[0] for row in rows()] == ["0.2", "0.1"])
-    (button,) = [found for found in page.all("#groups .link-like") if found.text == "0.1"]
-    button.click()
+    page.click("#groups .link-like", "0.1")
     page.until(lambda: sorted(page.names()) == ["a0.1-1", "a0.1-3"])
     assert page.js("document.querySelector('#filter').value") == 'param.lr="0.1"'
 
@@ -101,7 +100,7 @@ def test_parameters_against_a_metric(page: Page, served: Ui, runs: Runs):
     page.open(f"{served.address}#/?runs=&x=param.lr&y=best.loss&colour=param.seed")
     page.until(lambda: len(page.names()) == 3)
     drawn = "document.querySelector('#explore').dataset.drawn"
-    page.one("#tabs button:nth-child(2)").click()
+    page.click("#tabs button:nth-child(2)")
     page.until(lambda: page.js(drawn) == "3")
     assert "3 runs: best loss by lr" in page.text("#explore .plot-note")
     canvas = page.one("canvas.explore")
@@ -112,14 +111,14 @@ def test_parameters_against_a_metric(page: Page, served: Ui, runs: Runs):
     chosen = "[...document.querySelectorAll('.rows .row[aria-selected=true] .name-text')].map((one) => one.textContent)"
     page.until(lambda: page.js(chosen) == ["a0.1-1"])
 
-    page.one("#tabs button:nth-child(3)").click()
+    page.click("#tabs button:nth-child(3)")
     page.until(lambda: "drag along an axis" in page.text("#explore .plot-note"))
     page.until(lambda: page.js(drawn) == "3")
     lr_axis = ActionChains(page.driver).move_to_element_with_offset(canvas, -width // 2 + 64, -height // 2 + 10)
     lr_axis.click_and_hold().move_by_offset(0, (height - 64) * 7 // 10).release().perform()
     page.until(lambda: page.js(chosen) == ["b0.2-2", "a0.3-1"])
     assert "view=parallel" in page.driver.current_url
-    page.one("#tabs button:nth-child(1)").click()
+    page.click("#tabs button:nth-child(1)")
     page.until(lambda: len(page.all(".legend li")) == 2)
 
 
@@ -129,26 +128,25 @@ def test_many_runs_are_selected_and_acted_on(page: Page, served: Ui, runs: Runs)
     page.open(f"{served.address}#/?runs=")
     page.until(lambda: len(page.names()) == 4)
     selected = lambda: page.texts("#selection .count")  # noqa: E731
-    button = lambda text: next(one for one in page.all("#selection button") if one.text == text)  # noqa: E731
-    button("All").click()
+    page.click("#selection button", "All")
     page.until(lambda: selected() == ["4 selected"])
     page.until(lambda: page.points() == 40)
-    button("None").click()
+    page.click("#selection button", "None")
     page.until(lambda: selected() == ["select"])
     boxes = page.all(".rows .row input")
     boxes[1].click()
     ActionChains(page.driver).key_down(Keys.SHIFT).click(boxes[3]).key_up(Keys.SHIFT).perform()
     page.until(lambda: selected() == ["3 selected"])
 
-    button("Tag…").click()
+    page.click("#selection button", "Tag…")
     page.write("dialog input", "draft")
     page.press(Keys.ENTER)
     page.until(lambda: [runs.document(f"{name}-1")["tags"] for name in ("a0.1", "c0.3")] == [["draft"], ["draft"]])
     assert runs.document("d0.4-1")["tags"] == []
-    button("Delete…").click()
+    page.click("#selection button", "Delete…")
     assert page.text("dialog h2") == "Delete 3 runs?"
-    page.one("dialog button.main").click()
+    page.click("dialog button.main")
     page.until(lambda: page.names() == ["d0.4-1"])
-    button("Best 5").click()
+    page.click("#selection button", "Best 5")
     page.until(lambda: selected() == ["1 selected"])
     page.until(lambda: page.points() == 10)

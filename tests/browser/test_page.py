@@ -62,11 +62,9 @@ def test_runs_are_searched_filtered_and_sorted(page: Page, served: Ui, training:
     page.write("#filter", "")
     page.until(lambda: page.all("#filter-problem") == [])
 
-    loss_head = page.one(".head .c-last button")
-    assert loss_head.text == "loss"
-    loss_head.click()
+    page.click(".head .c-last button", "loss")
     page.until(lambda: page.names() == ["green", "blue", "red"])
-    page.one(".head .c-last button").click()
+    page.click(".head .c-last button")
     page.until(lambda: page.names() == ["red", "blue", "green"])
     head = "document.querySelector('.head .c-best button')"
     assert page.js(f"{head}.tabIndex") == 0  # Tab leads there
@@ -157,13 +155,13 @@ def test_a_run_is_watched_stopped_and_resumed(page: Page, served: Ui, training: 
     page.one("#empty")
     training.going_on("live")
     page.until(lambda: page.status("live") == "running")
-    page.one(".rows .row input").click()
+    page.click(".rows .row input")
     seen = page.until(page.points)
     page.until(lambda: page.points() > seen)
 
     page.open_run("live")
     page.until(lambda: '"step"' in page.text("pre.log"))
-    page.one("button.stop").click()
+    page.click("button.stop")
     assert "latest valid checkpoint" in page.text("dialog")
     page.press(Keys.ESCAPE)
     page.until(lambda: not page.all("dialog"))
@@ -171,12 +169,12 @@ def test_a_run_is_watched_stopped_and_resumed(page: Page, served: Ui, training: 
     page.until(lambda: page.points() > seen + 20)
     assert page.text("#run-view h1 ~ .status") == "running"
     assert page.all(".toast") == []
-    page.one("button.stop").click()
-    page.one("dialog button.main").click()
+    page.click("button.stop")
+    page.click("dialog button.main")
     page.until(lambda: page.text("#run-view h1 ~ .status") == "stopped")
     assert page.text(".reason") != ""
 
-    page.one("button.resume").click()
+    page.click("button.resume")
     page.write("dialog input", "5")
     page.press(Keys.ENTER)
     page.until(lambda: page.text("#run-view h1 ~ .status") == "running")
@@ -189,9 +187,9 @@ def test_a_run_is_paused_and_goes_on(page: Page, served: Ui, training: Training,
     page.open(f"{served.address}#/")
     page.until(lambda: page.status("live") == "running")
     page.open_run("live")
-    page.one("button.pause").click()
+    page.click("button.pause")
     page.until(lambda: page.text("#run-view h1 ~ .status") == "paused")
-    page.one("button.resume").click()
+    page.click("button.resume")
     page.until(lambda: page.text("#run-view h1 ~ .status") == "running")
     assert len(runs.document(run_id)["sessions"]) == 1
 
@@ -202,7 +200,7 @@ def test_a_run_is_killed(page: Page, served: Ui, training: Training):
     page.open(served.address)
     page.until(lambda: page.status("live") == "running")
     page.open_run("live")
-    page.one("button.kill").click()
+    page.click("button.kill")
     assert "without time to save" in page.text("dialog")
     page.press(Keys.ENTER)
     page.until(lambda: page.text("#run-view h1 ~ .status") == "stopped")
@@ -225,7 +223,7 @@ def test_curves_zoom_and_log_scale(page: Page, served: Ui, training: Training):
 
     canvas = "document.querySelector('.plot canvas').toDataURL()"
     before = page.js(canvas)
-    page.one("input.log-scale").click()
+    page.click("input.log-scale")
     page.until(lambda: page.js(canvas) != before)
     assert "log=1" in page.driver.current_url
 
@@ -301,7 +299,7 @@ def test_a_hostile_run_is_only_text(page: Page, served: Ui, runs: Runs):
     page.open(served.address)
     page.until(lambda: page.names() and page.names()[0].startswith("<img src=x onerror=alert(1)>"))
     assert "\\u202etxt.exe\\x1b[31m\\nnext" in page.names()[0]
-    page.one(".rows .name-text").click()
+    page.click(".rows .name-text")
     page.until(lambda: "\\x1b[31m" in page.text("pre.log") or "yyy" in page.text("pre.log"))
     page.until(lambda: any(text.startswith("<img") for text in page.texts(".chart figcaption bdi")))
     assert page.all("main img, main script") == []
@@ -369,7 +367,7 @@ def test_a_narrow_window_has_no_sideways_scroll(page: Page, served: Ui, training
     assert page.js("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     assert page.js("document.querySelector('#grid').scrollWidth <= document.querySelector('#grid').clientWidth")
     page.open_run("narrow")
-    page.until(lambda: page.points() == 60)
+    page.until(lambda: page.points() >= 60)  # and what was measured of a run that took a second
     assert page.js("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
@@ -383,7 +381,7 @@ def test_dark_follows_the_system_until_told_otherwise(page: Page, served: Ui):
     page.prefer("light")
     page.until(lambda: page.js(ground) != dark)
     while page.text("#theme") != "Dark":
-        page.one("#theme").click()
+        page.click("#theme")
     assert page.js(ground) == dark
     page.driver.refresh()
     page.one("#empty")

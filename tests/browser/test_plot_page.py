@@ -3,7 +3,7 @@
 import json
 import subprocess
 
-from tests.conftest import Runs
+from tests.conftest import HANG_S, Runs
 
 _SCRIPT = """
 for step in range(1, 101):
@@ -20,7 +20,7 @@ def dumped(runs: Runs, name: str) -> str:
             "chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={runs.work / 'profile'}",
             "--virtual-time-budget=5000", "--dump-dom", (runs.work / name).as_uri(),
         ],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=HANG_S, check=False,
     )  # fmt: skip
     return done.stdout
 

@@ -41,6 +41,7 @@ class Terminal:
     def __init__(self, runs: Runs, command: list[str], columns: int = 80, lines: int = 24) -> None:
         self.screen = pyte.Screen(columns, lines)
         self._stream = pyte.ByteStream(self.screen)
+        self._changing = threading.Lock()  # held while the screen is behind what was written
         self.written = b""
         self._master, self._slave = pty.openpty()
         fcntl.ioctl(self._slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
@@ -60,18 +61,30 @@ class Terminal:
         self._reader.start()
 
     def _read(self) -> None:
+        data = b""
         while True:
             try:
-                data = os.read(self._master, 1 << 16)
+                more = os.read(self._master, 1 << 16)
             except OSError:
                 return
-            self.written += data
+            with self._changing:
+                self.written += more
+                data = self._feed(data + more)
+
+    def _feed(self, data: bytes) -> bytes:
+        """Draw it; returns the begin of a sequence that has not ended."""
+        whole, begun = re.fullmatch(rb"(.*?)((?:\x1b(?:\[[<=>?]?[0-9;]*)?)?)", data, re.DOTALL).groups()
+        for part in re.split(rb"(\x1b\[\?1049[hl])", whole):
+            if part.startswith(b"\x1b[?1049"):
+                self.screen.reset()  # another screen, which is empty
             # pyte does not know the private sequences that begin with CSI < = >
-            self._stream.feed(re.sub(rb"\x1b\[[<=>?][0-9;]*[a-zA-Z]", b"", data))
+            self._stream.feed(re.sub(rb"\x1b\[[<=>?][0-9;]*[a-zA-Z]", b"", part))
+        return begun
 
     @property
     def text(self) -> str:
-        return "\n".join(self.screen.display)
+        with self._changing:
+            return "\n".join(self.screen.display)
 
     def shows(self, *words: str) -> None:
         wait_for(lambda: all(word in self.text for word in words))

@@ -5,7 +5,7 @@ import json
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from urllib.parse import urlencode, urlsplit
 
 import pytest
@@ -137,12 +137,14 @@ def quiet_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def start_endless(runs: Runs, text: str = ENDLESS) -> str:
-    """The id of a run that goes on and has said something."""
+    """The id of a run that goes on, has said something, and is in the index: before that, the server says 503."""
     done = runs.call("run", "-d", "-m", "5", "--grace", "20", runs.script(text))
     assert done.returncode == 0, done.stderr
     run_id = done.stdout.strip()
     runs.own(run_id)
     wait_for(lambda: runs.output(run_id))
+    with closing(Index(Home(runs.home).index_path, 10)) as index:
+        wait_for(lambda: index.get(run_id))
     return run_id
 
 

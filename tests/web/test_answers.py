@@ -14,7 +14,7 @@ HOSTILE = "<img src=x onerror=alert(1)>\x1b[31m\u202egnp\n\r\t'\"&"
 
 def finished(runs: Runs, text: str, *words: object) -> str:
     """The id of a run that has ended."""
-    done = runs.call("run", "-m", "1", *words, runs.script(text))
+    done = runs.call("run", "-m", "10", *words, runs.script(text))
     assert done.returncode == 0, done.stderr
     return runs.document()["id"]
 
@@ -33,8 +33,8 @@ def test_a_row_says_what_a_table_shows(server: Server, runs: Runs):
     assert len(row["spark"]) <= 41
     del row["spark"], row["created_at"], row["elapsed_s"]
     assert row == {
-        "id": run_id, "name": "digits", "status": "completed", "reason": None, "timebox_s": 60.0, "last_step": 99,
-        "earlier_s": 0, "session_timebox_s": 60.0,
+        "id": run_id, "name": "digits", "status": "completed", "reason": None, "timebox_s": 600.0, "last_step": 99,
+        "earlier_s": 0, "session_timebox_s": 600.0,
         "total_steps": 100, "metric": "loss", "last": 40.0, "best": 1.0, "command": "train.py", "is_going_on": False,
         "can_resume": True, "sessions": 1, "is_stalled": False, "life_text": None, "pace": None, "cells": [],
     }  # fmt: skip

@@ -11,6 +11,7 @@ from uvicorn.server import ServerState
 
 from backprop.views.web import server
 from backprop.views.web.server import Connection
+from tests.conftest import HANG_S
 from tests.web.conftest import Server
 
 HALF = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Half: "
@@ -86,7 +87,7 @@ def test_what_is_not_said_in_time_is_not_waited_for(deadline: float, begun: byte
                 assert (await ended).count(b"HTTP/1.1 200") == begun.count(b"\r\n\r\nGET")
             writer.close()
 
-    asyncio.run(asyncio.wait_for(trickle(), 30))
+    asyncio.run(asyncio.wait_for(trickle(), HANG_S))
 
 
 def test_an_answer_may_take_longer(deadline: float):

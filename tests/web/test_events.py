@@ -43,8 +43,14 @@ def test_a_curve_grows_by_what_was_added(server: Server, runs: Runs):
 
 def test_a_resumed_run_takes_the_place_of_what_it_trains_again(server: Server, runs: Runs):
     """The whole curve comes anew, without the steps that were lost with the stop."""
-    run_id = start_endless(runs)
-    wait_for(lambda: runs.document(run_id)["last_step"] > 20)
+    # the second session takes minutes to get as far
+    text = """
+        for step in range(10**9):
+            print(json.dumps({"step": step, "loss": 1 / (step + 1)}), flush=True)
+            time.sleep(1 if os.environ["BACKPROP_SESSION"] == "2" or step > 300 else 0)
+    """
+    run_id = start_endless(runs, text)
+    wait_for(lambda: (runs.document(run_id)["last_step"] or 0) > 300)
     runs.call("stop", run_id)
     (curve,) = server.get("/api/curves", run=run_id).json["curves"]
     watch = json.dumps([{"run": run_id, "metric": "loss", "mark": curve["mark"]}])

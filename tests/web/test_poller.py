@@ -8,7 +8,7 @@ import pytest
 
 from backprop.store.home import Home
 from backprop.store.index import Index
-from tests.conftest import wait_for
+from tests.conftest import HANG_S, wait_for
 from tests.web.conftest import MakePoller, services_of
 
 
@@ -37,7 +37,7 @@ def test_a_bug_is_told_to_pages_and_once_to_the_terminal_and_looks_go_on(
     poller.join(machine=False)
     try:
         for _ in range(3):
-            assert looks.acquire(timeout=60)
+            assert looks.acquire(timeout=HANG_S)
         assert "terminal" in str(wait_for(lambda: poller.result.trouble))
         is_broken = False
         wait_for(lambda: looks.acquire(blocking=False) and poller.result.trouble is None)

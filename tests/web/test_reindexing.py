@@ -13,7 +13,7 @@ from tests.web.conftest import MakePoller, Server, services_of
 @pytest.fixture
 def run_id(runs: Runs) -> str:
     """A run that has ended."""
-    runs.call("run", "-m", "1", runs.script("print(json.dumps({'step': 1, 'loss': 1.0}))"))
+    runs.call("run", runs.script("print(json.dumps({'step': 1, 'loss': 1.0}))"))
     return runs.only_id()
 
 

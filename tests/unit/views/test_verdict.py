@@ -1,11 +1,17 @@
 """What a verdict says, and how much of a run's time others trained beside it."""
 
+from contextlib import closing
+from pathlib import Path
+
 import pytest
 
 from backprop.lifecycle.significance import Judgement, Verdict
+from backprop.store.index import Index
+from backprop.store.output.line_times import OffsetSample, Timeline
 from backprop.views.verdict import report, sides
 from backprop.views.verdict.report import Report
 from backprop.views.verdict.sides import At, Compared, Measured, Side
+from tests.unit.store.test_query import made, say, viewed
 
 
 @pytest.mark.parametrize(
@@ -57,3 +63,18 @@ def test_a_verdict_in_words(verdict: Verdict, diff: float | None, is_max: bool, 
 
 def test_warnings_come_last():
     assert found(Verdict.TIE, 0.0, warnings=("code: differs",))[-1] == "  warning: code: differs"
+
+
+def test_values_after_the_same_time_of_training(tmp_path: Path):
+    """The last moment that all have reached, and what each had by then; a run whose first value came later has none."""
+    with closing(Index(tmp_path / "index.db", 5.0)) as index:
+        for run_id, first_s, last_s in (("fast", 1.0, 2.0), ("slow", 0.5, 40.0), ("late", 3.0, 50.0)):
+            index.put_run(made(run_id, elapsed_s=last_s), 1)
+            for step, at_s in ((1, first_s), (2, last_s)):
+                instant = Timeline([OffsetSample(offset=10_000, since_s=at_s, until_s=at_s)])
+                say(index, run_id, {"step": step, "acc": step / 10}, timeline=instant)
+        side = Side(word="all", views=tuple(viewed(index, run_id) for run_id in ("fast", "slow", "late")))
+        place = sides.place_of(index, side.views, "acc", At.GPU_SECONDS)
+        assert place == 2.0
+        measured = sides.measure(index, side, Compared(metric="acc", is_max=True, at=At.GPU_SECONDS, place=place))
+        assert (measured.values, measured.lacking) == ({"fast": 0.2, "slow": 0.1}, ("late",))

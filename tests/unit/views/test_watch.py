@@ -22,12 +22,13 @@ from backprop.store.query import GroupRow
 from backprop.views.live_feed import LiveFeed, LiveState, Log
 from backprop.views.live_rows import GroupHead
 from backprop.views.terminal.machine_summary import Occupancy
+from backprop.views.watch import app as view
 from backprop.views.watch import texts
 from backprop.views.watch.app import WatchApp
 from backprop.views.watch.chart import chart, usage_charts
 from backprop.views.watch.dialogs import Question
 from backprop.views.watch.panes import CurvePane, RunsTable, TextPane
-from tests.conftest import Runs, wait_for
+from tests.conftest import HANG_S, Runs, wait_for
 from tests.records import LIMITS
 from tests.unit.lifecycle.test_requests import hanging
 
@@ -44,6 +45,12 @@ GOES_ON = """
         print(json.dumps({"step": step, "loss": 1 / step}), flush=True)
         time.sleep(0.05)
 """
+
+
+@pytest.fixture(autouse=True)
+def messages_stay(monkeypatch: pytest.MonkeyPatch):
+    """However long a busy machine takes until somebody looks at them."""
+    monkeypatch.setattr(view, "_MESSAGE_S", HANG_S)
 
 
 @pytest.fixture
@@ -63,14 +70,17 @@ def drive(
 ) -> None:
     """Run the view without a terminal, and the story of a user in it."""
 
+    feed = LiveFeed(Home(runs.home), LIMITS, "none")
+
     async def go() -> None:
-        app = WatchApp(LiveFeed(Home(runs.home), LIMITS, "none"), run_id)
+        app = WatchApp(feed, run_id)
         async with app.run_test(size=size, notifications=True) as pilot:
             await until(pilot, lambda: bool(lines_of(app)))
             await pilot.pause()  # the machine's gauges have moved the table by then
             await story(pilot, app)
 
     asyncio.run(go())
+    feed.close(HANG_S)  # the view itself waits for two seconds
 
 
 def test_a_state_that_comes_late(home: Runs):
@@ -86,8 +96,8 @@ def test_a_state_that_comes_late(home: Runs):
     assert app.screen_stack == []
 
 
-async def until(pilot: Pilot[None], condition: Callable[[], object], timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
+async def until(pilot: Pilot[None], condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + HANG_S
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true in time"
         await pilot.pause(0.02)

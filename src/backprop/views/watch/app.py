@@ -118,6 +118,8 @@ class WatchApp(App[None]):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             loop.add_signal_handler(number, self._end_by, number)
+        # after `fg` the terminal shows another screen, which is empty
+        self.app_resume_signal.subscribe(self, lambda _: self.refresh(layout=True))
         self._has_widgets = True
         self._lay_out()
         self.query_one(RunsTable).focus()

@@ -25,7 +25,10 @@ export class Chart {
   #extent = null; // of the whole x-axis
   isInSight = true; // or near it
 
-  /** on: zoom(range or null), values(run -> value) at the cursor or else the last ones, sight() when it changes. */
+  /**
+   * on: range() that is asked for, drawn or not yet; zoom(range or null); values(run -> value) at the cursor or else
+   * the last ones; sight() when it changes.
+   */
   constructor(metric, on) {
     this.metric = metric;
     this.on = on;
@@ -281,7 +284,7 @@ export class Chart {
   /** Zoom and move by keys. */
   #pressed(event) {
     if (this.#extent === null || event.ctrlKey || event.metaKey || event.altKey) return;
-    const range = rangeAfter(event.key, this.#options.range ?? this.#extent, this.#extent);
+    const range = rangeAfter(event.key, this.on.range() ?? this.#extent, this.#extent);
     if (range === undefined) return;
     event.preventDefault();
     event.stopPropagation();

@@ -94,7 +94,7 @@ export class CodeDifference {
 /** A file's part of the patch, which is drawn when it is opened. */
 function fileSection({ name, added, removed, text, lines_left_out: left }, isOpen) {
   const shownName = format.visible(name, 300);
-  const lines = el("pre", { class: "patch", tabindex: 0, "aria-label": `Changes of ${shownName}` });
+  const lines = el("pre", { class: "patch", tabindex: 0, role: "group", "aria-label": `Changes of ${shownName}` });
   const section = el(
     "details",
     { open: isOpen },

@@ -12,6 +12,7 @@ const TITLES = { "": "Run", params: "Parameters", metrics: "Metrics", used: "Use
 export class ComparePage {
   #query = null; // {ids, isAll, code}; null: it is closed
   #drawn = ""; // what the server answered, as text
+  #isOpening = false; // its first answer has not come: then the heading gets the focus
   #controller = null;
 
   /** on: controls(changes), failed(error); links: back(), to(id), without(id) are addresses. */
@@ -53,9 +54,9 @@ export class ComparePage {
   }
 
   /** query: {ids, isAll, code}, or null to close it. */
-  async setQuery(query) {
+  setQuery(query) {
     if (JSON.stringify(query) === JSON.stringify(this.#query)) return;
-    const isOpened = this.#query === null;
+    if (this.#query === null) this.#isOpening = true;
     this.#query = query;
     if (query === null) {
       this.#controller?.abort();
@@ -66,8 +67,7 @@ export class ComparePage {
     }
     this.back.href = this.links.back();
     this.all.checked = query.isAll;
-    await this.refresh();
-    if (isOpened) this.title.focus({ preventScroll: true });
+    this.refresh();
   }
 
   /** Ask again: runs that train change. */
@@ -85,6 +85,8 @@ export class ComparePage {
       this.problem.hidden = true;
       this.content.hidden = false;
       this.#draw(answer, ids.length - shown.length);
+      if (this.#isOpening) this.title.focus({ preventScroll: true });
+      this.#isOpening = false;
       this.code.setRuns(answer.runs, code);
     } catch (error) {
       if (error.name === "AbortError") return;

@@ -210,6 +210,7 @@ export class CurvesPanel {
     for (const metric of wanted) {
       if (!this.#charts.has(metric)) {
         const on = {
+          range: () => this.#range,
           zoom: (range) => this.#zoom(range, metric),
           values: (values) => this.legend.setValues(this.#charts.size === 1 ? values : new Map()),
           sight: () => this.on.live(),

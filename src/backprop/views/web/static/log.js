@@ -43,7 +43,7 @@ export class LogView {
       hidden: true,
       on: { click: () => this.#showEarlier() },
     });
-    this.text = el("pre", { class: "log", tabindex: 0, "aria-label": "Log" });
+    this.text = el("pre", { class: "log", tabindex: 0, role: "group", "aria-label": "Log" });
     this.text.addEventListener(
       "scroll",
       () => {

@@ -9,7 +9,7 @@ const MAX_LINE = 2000;
 
 /** A folded section; the patch is fetched when it is opened. */
 export function patchSection(run, onFailed) {
-  const text = el("pre", { class: "patch", tabindex: 0, "aria-label": "Code patch" });
+  const text = el("pre", { class: "patch", tabindex: 0, role: "group", "aria-label": "Code patch" });
   const section = el("details", { class: "panel" }, el("summary", {}, el("h2", { text: "Uncommitted changes" })), text);
   section.addEventListener("toggle", async () => {
     if (!section.open || text.childElementCount) return;
