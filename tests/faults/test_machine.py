@@ -2,8 +2,8 @@
 
 import json
 import os
+import shlex
 import subprocess
-import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,7 +15,7 @@ import pytest
 from backprop.records import StopReason
 from backprop.store.journal.entries import StopRequested
 from backprop.store.journal.file import Journal, read
-from tests.conftest import BACKPROP, HANG_S, Runs
+from tests.conftest import BACKPROP, HANG_S, OWN_CLOCK, Runs, patched
 from tests.fakes.slurm import cancelled, make_programs, put
 from tests.faults.test_kills import check_record
 from tests.web.conftest import Server
@@ -44,10 +44,17 @@ FILLING = """
     while True:
         counter += 1
         print(json.dumps({"step": counter, "value": counter}), flush=True)
+        if path:
+            time.sleep(0.01)  # there is room for the second session
         if counter % 1000 == 0:
             open(f"ckpt-{counter}.json", "w").write(json.dumps({"counter": counter}))
             report = {"event": "checkpoint_saved", "path": f"ckpt-{counter}.json", "step": counter}
             print(json.dumps(report), flush=True)
+        if counter == 20_000:  # the rest at once: the governor stops a run that fills it slowly before it is full
+            try:
+                os.write(os.open(os.environ["BACKPROP_HOME"] + "/hog", os.O_CREAT | os.O_WRONLY), bytes(4 << 20))
+            except OSError:
+                pass
 """
 
 
@@ -56,15 +63,14 @@ def test_a_disk_that_fills_up_loses_nothing(small_home: Runs):
     """Every line that reached the file is counted once there is room again, and resume takes the newest checkpoint."""
     runs = small_home
     runs.script(FILLING)
-    done = runs.call("run", "train.py", "--run-id", "r", "--grace", "2")
-    assert done.returncode != 0
+    runs.call("run", "train.py", "--run-id", "r", "--grace", "2")
     assert runs.tree() == []
     assert len(runs.output("r")) > 500_000
     make_room(runs)
     document = check_record(runs, "r")
-    assert document["status"] in {"failed", "interrupted"}
+    assert document["status"] in {"failed", "interrupted", "stopped"}  # whichever comes first
     newest = document["checkpoints"][-1]["path"]
-    resumed = runs.call("resume", "r", "-m", "0.01", "--grace", "5")
+    resumed = runs.call("resume", "r", "--until-step", document["checkpoints"][-1]["step"] + 1, "--grace", "60")
     assert resumed.returncode == 0, resumed.stderr
     document = check_record(runs, "r")
     assert document["sessions"][1]["resumed_from"] == newest
@@ -287,10 +293,10 @@ def test_a_full_home_is_said_before_anything_is_started(small_home: Runs):
 
 def test_a_clock_set_back_does_not_move_the_timebox(runs: Runs):
     """The wall clock jumps back an hour in the middle of a session: it ends in time, and its length is the true one."""
-    runs.script("print('ready', flush=True)\ntime.sleep(60)")
-    program = textwrap.dedent(
+    runs.script("print('ready', flush=True)\nopen('clock', 'w').close()\ntime.sleep(60)")
+    set_back = textwrap.dedent(
         """
-        import datetime, os, sys, time
+        import datetime
 
         def is_training():
             path = os.path.join(os.environ["BACKPROP_HOME"], "runs", "r", "session-1.out")
@@ -301,18 +307,10 @@ def test_a_clock_set_back_does_not_move_the_timebox(runs: Runs):
             return now - datetime.timedelta(hours=1) if is_training() else now
 
         time.time = lambda: wall().timestamp()
-        from backprop.supervisor import session as runner
-        real = runner.Clock
-        runner.Clock = lambda: real(wall=wall)
-        sys.argv = ["backprop", "run", "train.py", "--run-id", "r", "-m", "0.04"]
-        from backprop.__main__ import main
-        main()
+        session.Clock = lambda: real(now=now, wall=wall)
         """
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=runs.work, env=runs.environment, capture_output=True, text=True, timeout=50, check=False,
-    )  # fmt: skip
+    done = runs.call_patched(OWN_CLOCK + set_back, "run", "train.py", "--run-id", "r", "-m", "0.04")
     assert done.returncode == 0, done.stderr
     document = runs.document("r")
     assert document["status"] == "timeboxed"
@@ -461,6 +459,7 @@ STUBBORN = """
     child = subprocess.Popen(["sleep", "1000"])
     open("child.pid", "w").write(str(child.pid))
     try:
+        open("clock", "w").close()
         time.sleep(1000)
     except KeyboardInterrupt:
         print("interrupted", flush=True)
@@ -468,7 +467,7 @@ STUBBORN = """
 """
 IN_A_NAMESPACE = """
 {hide_table}
-{backprop} run train.py --run-id r -m 0.03 --grace 2 &
+{backprop} run train.py --run-id r -m 0.02 --grace 3 &
 for i in 1 2 3 4 5 6 7 8 9 10; do sleep 1000 & done
 wait %1
 echo "code $?"
@@ -484,7 +483,7 @@ def test_who_cannot_see_the_tree_signals_nobody_else(runs: Runs, hide_table: str
     runs.script(STUBBORN)
     apart = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"]
     done = subprocess.run(
-        [*apart, "bash", "-c", IN_A_NAMESPACE.format(hide_table=hide_table, backprop=BACKPROP)],
+        [*apart, "bash", "-c", IN_A_NAMESPACE.format(hide_table=hide_table, backprop=shlex.join(patched(OWN_CLOCK)))],
         cwd=runs.work,
         env=runs.environment,
         stdin=subprocess.DEVNULL,

@@ -192,14 +192,14 @@ class RunQueue:
         self._lock_path = self._folder / "lock"
 
     @contextmanager
-    def alone(self, patience_s: float = LOCK_PATIENCE_S) -> Iterator[None]:
+    def alone(self) -> Iterator[None]:
         """Hold the queue's lock: no other run joins or is admitted meanwhile. Raises QueueLockedError, or OSError."""
         make_own_folder(self._folder.parent)
         make_own_folder(self._folder)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         fd = replacing_foreign(self._lock_path, lambda path: os.open(path, flags, 0o600))
         try:
-            give_up_at = time.monotonic() + patience_s
+            give_up_at = time.monotonic() + LOCK_PATIENCE_S
             while not _is_locked_now(fd):
                 if time.monotonic() > give_up_at:
                     raise QueueLockedError(str(self._lock_path))

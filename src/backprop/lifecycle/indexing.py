@@ -140,9 +140,11 @@ def open_home(home: Home, say: Say) -> Index:
     try:
         legacy_import.take_over(home, say)
         home.make()
-        return open_index(home, VIEWER_BUSY_TIMEOUT_S, say)
+        index = open_index(home, VIEWER_BUSY_TIMEOUT_S, say)
     except OSError as error:
         raise home.unusable(error) from error
+    index.is_patient = True
+    return index
 
 
 def catch_up(home: Home, index: Index, say: Say) -> None:

@@ -217,8 +217,10 @@ class Home:
         Raises OSError.
         """
         mark = self.unsettled_path / run_id
-        replacing_foreign(mark, lambda path: path.touch(mode=0o600))
-        return mark.stat().st_mtime
+        while True:
+            replacing_foreign(mark, lambda path: path.touch(mode=0o600))
+            with suppress(FileNotFoundError):  # another process has just removed it: see `mark_refreshed`
+                return mark.stat().st_mtime
 
     def _marks_of_others(self) -> Iterator[Path]:
         try:

@@ -7,6 +7,7 @@ however often one crashes. What is read from the index is in `store/index_reader
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +30,8 @@ from backprop.store.usage.blocks import Total
 
 SCHEMA_VERSION = 11
 _SCHEMA_PATH = Path(__file__).with_name("schema.sql")
+_LOOK_AGAIN_S = 0.005  # a schema takes some milliseconds
+_PATIENCE = 6  # times the busy timeout: SQLite's turns go to whoever asks at the right moment, not to who waits most
 
 # of SQLite, which has none of its own for a shared-memory file that finds no room; its codes come with Python 3.11
 _NO_ROOM_WORDS = frozenset(
@@ -81,6 +84,7 @@ class Index(IndexReader):
         """
         self.is_in_memory = is_in_memory
         self._busy_timeout_s = busy_timeout_s
+        self.is_patient = False  # wait for several busy timeouts as long as others write: then none of them hangs
         # of the owner alone, and so are the files beside it, which SQLite gives the same mode. Never one that is there:
         # to close a file takes the locks of this process's other connections to it
         if not is_in_memory:
@@ -112,7 +116,7 @@ class Index(IndexReader):
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version not in {0, SCHEMA_VERSION}:
             raise sqlite3.DatabaseError(f"schema version {version}, not {SCHEMA_VERSION}")
-        self._db.execute("PRAGMA journal_mode = WAL")
+        self._switch_to_wal()
         # no fsync at commit: after a power loss the last transactions may be missing, whole, and are read again
         self._db.execute("PRAGMA synchronous = NORMAL")
         if version == 0:
@@ -124,6 +128,19 @@ class Index(IndexReader):
                         "INSERT INTO facts VALUES ('generation', ?)", (int.from_bytes(os.urandom(3), "big"),)
                     )
                     self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def _switch_to_wal(self) -> None:
+        """Wait while another process makes the same new file: SQLite fails at once there, whatever its timeout."""
+        patient_until = time.monotonic() + self._busy_timeout_s
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if not is_locked(error) or time.monotonic() >= patient_until:
+                    raise
+                time.sleep(_LOOK_AGAIN_S)
+            else:
+                return
 
     def close(self) -> None:
         """Close the file. Other methods raise sqlite3.ProgrammingError from then on."""
@@ -150,7 +167,7 @@ class Index(IndexReader):
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
+        self._begin()
         try:
             yield
         except BaseException:
@@ -158,6 +175,23 @@ class Index(IndexReader):
                 self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")
+
+    def _begin(self) -> None:
+        """Take SQLite's lock. Raises sqlite3.OperationalError when that takes too long: see `is_patient`."""
+        patient_until = time.monotonic() + _PATIENCE * self._busy_timeout_s if self.is_patient else 0.0
+        while True:
+            seen = self._commits_of_others() if self.is_patient else 0
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if not is_locked(error) or time.monotonic() >= patient_until or self._commits_of_others() == seen:
+                    raise
+            else:
+                return
+
+    def _commits_of_others(self) -> int:
+        """A number that changes with each transaction of another connection."""
+        return int(self._db.execute("PRAGMA data_version").fetchone()[0])
 
     def wait_for_turn(self) -> None:
         """Wait until no other process writes. Raises sqlite3.OperationalError when that takes too long."""
@@ -348,7 +382,8 @@ class Index(IndexReader):
 
     def set_seen_folder_ns(self, modified_ns: int) -> None:
         """Record the modification time that `seen_folder_ns` returns: take it before the folder is read."""
-        self._db.execute("INSERT OR REPLACE INTO facts VALUES ('seen_folder_ns', ?)", (modified_ns,))
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO facts VALUES ('seen_folder_ns', ?)", (modified_ns,))
 
     def is_snapshot_due(self) -> bool:
         """Whether runs were stored without their entries in experiments.json."""
@@ -360,14 +395,16 @@ class Index(IndexReader):
 
     def set_snapshot_due(self) -> None:
         """Mark that experiments.json lacks the entry of a run: it must be rebuilt."""
-        self._db.execute(
-            "INSERT OR REPLACE INTO facts SELECT 'snapshot_due', coalesce(max(value), 0) + 1 FROM facts"
-            " WHERE name IN ('snapshot_due', 'snapshot_written')"
-        )
+        with self._transaction():
+            self._db.execute(
+                "INSERT OR REPLACE INTO facts SELECT 'snapshot_due', coalesce(max(value), 0) + 1 FROM facts"
+                " WHERE name IN ('snapshot_due', 'snapshot_written')"
+            )
 
     def set_snapshot_written(self, due: int) -> None:
         """due: what `snapshot_due` gave before the runs were read; what was due since is due still."""
-        self._db.execute("INSERT OR REPLACE INTO facts VALUES ('snapshot_written', ?)", (due,))
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO facts VALUES ('snapshot_written', ?)", (due,))
 
 
 def is_locked(error: Exception) -> bool:

@@ -65,6 +65,7 @@ class OutputIngest:
         self._unread_sessions = unread_sessions  # what the journal says of their output is read when it is needed
         self._has_told_of_closed = False
         self._opening = 0  # number of the connection that the following is true of
+        self._comparison = 0  # counts how often the following was forgotten
         self._complete_before = 1  # the index has all output of the sessions before this one
         self._tails: dict[tuple[int, Source], Tail] = {}
         # bytes in the index when the sessions were last compared, and of all sessions before those
@@ -131,18 +132,26 @@ class OutputIngest:
         since = self._connection.attempt(lambda: self._index().whole_before(self._spec.id), otherwise=1)
         return list(self._read_run().sessions_since(since))
 
-    def _unread_before(self, session: int) -> list[tuple[Session, list[Source]]]:
+    def _unread_before(self, session: int) -> list[tuple[Session, list[Source]]] | None:
         self._index()
         if session <= self._complete_before:
             return []
         unread = self._unread(self.source_sizes())
-        return [one for one in unread if self._complete_before <= one[0].number < session]
+        return unread and [one for one in unread if self._complete_before <= one[0].number < session]
 
     def _ingest_sources(
         self, session: int, at_s: float, sources: Iterable[Source], *, is_over: bool, is_supervisor: bool
     ) -> IngestResult:
-        read = partial(self._ingest_source, session, at_s, self._opening, is_over=is_over, is_supervisor=is_supervisor)
-        results = [self._connection.attempt(partial(read, source), _NOT_STORED) for source in sources]
+        comparison, results = self._comparison, []
+        for source in sources:
+            # forgotten meanwhile, as another process stored more or began a new index: earlier sessions come first
+            if self._comparison != comparison and self._ingest_before(session) is not None:
+                break
+            comparison = self._comparison
+            read = partial(
+                self._ingest_source, session, at_s, comparison, source, is_over=is_over, is_supervisor=is_supervisor
+            )
+            results.append(self._connection.attempt(read, _NOT_STORED))
         result = IngestResult(
             batches=tuple(batch for one in results for batch in one.batches),
             is_stored=all(one.is_stored for one in results),
@@ -154,12 +163,12 @@ class OutputIngest:
         return result
 
     def _ingest_source(
-        self, session: int, at_s: float, opening: int, source: Source, *, is_over: bool, is_supervisor: bool
+        self, session: int, at_s: float, comparison: int, source: Source, *, is_over: bool, is_supervisor: bool
     ) -> IngestResult:
-        """Read and store the next block of one source. opening: number of the connection that has earlier sessions."""
+        """Read and store the next block of one source. comparison: the number of that which found earlier sessions."""
         size = size_bytes(self._rundir.source_path(session, source))
         index = self._index()
-        if self._opening != opening:  # replaced: the new one may lack the sessions before
+        if self._comparison != comparison:  # replaced: the new one may lack the sessions before
             return IngestResult(is_stored=False, is_behind=True)
         tail = self._tail(index, session, source, is_supervisor=is_supervisor)
         block = tail.read(is_over=is_over)
@@ -274,11 +283,17 @@ class OutputIngest:
             )
         return SourceSizes(since, sizes)
 
-    def _unread(self, sizes: SourceSizes) -> list[tuple[Session, list[Source]]]:
-        """The sessions and their sources that the index lacks output of. Raises as `IndexConnection.open`."""
+    def _unread(self, sizes: SourceSizes) -> list[tuple[Session, list[Source]]] | None:
+        """The sessions and their sources that the index lacks output of. Raises as `IndexConnection.open`.
+
+        None when the index has lost the run since `sizes` were looked up: it lacks earlier sessions, too.
+        """
         index, since = self._index(), sizes.since
         self._stored = stored = SourceSizes(since, index.offsets(self._spec.id, since))
         self._stored_before = index.stored_bytes(self._spec.id, before_session=since)
+        if index.whole_before(self._spec.id) < since:
+            self._forget_index()
+            return None
         behind: dict[int, list[Source]] = {}
         for (number, source), size in sizes.bytes.items():
             if size > stored.bytes.get((number, source), 0):
@@ -296,6 +311,7 @@ class OutputIngest:
 
     def _forget_index(self) -> None:
         """The index was replaced, or another process has stored more: compare again what it has."""
+        self._comparison += 1
         self._tails.clear()
         self._stored, self._stored_before = SourceSizes(1, {}), 0
         self._complete_before = 1

@@ -32,7 +32,7 @@ class Governing:
         self._pauses = pauses
         self._stop = stop
         self._control = control
-        self._is_blind = False  # to the GPUs, since the start
+        self._is_blind = monitor.gpu_problem is not None  # to the GPUs
         self.is_over_own_limit = False  # the session was stopped for that
 
     def obey(self, members: Callable[[], "list[Process]"]) -> None:

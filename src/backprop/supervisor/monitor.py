@@ -3,12 +3,15 @@
 The supervisor's loop calls `look`; nothing here blocks, and nothing here acts on the trainer.
 """
 
+import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from backprop.governor import run_policy
+from backprop.governor.gpu_environment import visible
 from backprop.governor.probes import machine
 from backprop.governor.probes.gpus import GpuPoller
 from backprop.governor.run_policy import PauseState, PolicyDecision, Sample, State
@@ -39,18 +42,21 @@ class ResourceMonitor:
         gpus: Sequence[Gpu],
         gpu_probe: str,
         place: QueueSlot,
+        gpu_problem: str | None = None,
     ) -> None:
+        """gpus: assigned to the session. gpu_problem: why none could be read, and so none is assigned: see `_own`."""
         self._limits = limits
         self._folders = folders
         self._uuids = {gpu.uuid for gpu in gpus}
+        self._is_unassigned = gpu_problem is not None
         self._place = place
         self._was_settled = False  # as others know it: it trains, and is not paused
         self._state = State()
         self._due_at = 0.0
         # GPU probes may be slow: they run in parallel to the loop, and not at all for a session without GPUs
-        self._poller = GpuPoller(gpu_probe) if gpus else None
+        self._poller = GpuPoller(gpu_probe) if gpus or gpu_problem is not None else None
         self._gpus_seen: tuple[tuple[Gpu, ...] | None, float] = (None, 0.0)  # latest reading and its time
-        self.gpu_problem: str | None = None  # why the GPUs cannot be read now
+        self.gpu_problem = gpu_problem  # why the GPUs cannot be read now
         self._meter: TreeMeter | None = None
         self._window: CpuWindow | None = None
         self._is_gpu_used = False  # in a sample since the last window
@@ -63,8 +69,8 @@ class ResourceMonitor:
         # not at once: importing psutil would delay a very short script
         self._due_at = now + (SAMPLE_EVERY_S if self._limits.ram_limit_bytes is None else _HURRIED_EVERY_S)
         if self._poller is not None:
-            self._gpus_seen = (None, now)
-            self._poller.start(start_detached)
+            self._gpus_seen = (None, now if self.gpu_problem is None else -math.inf)
+            self._poller.start(start_detached, has_failed=self.gpu_problem is not None)
 
     def close(self) -> None:
         """End the GPU probes."""
@@ -129,7 +135,8 @@ class ResourceMonitor:
     ) -> Sample:
         from backprop.supervisor.process import memory_usage
 
-        gpus = self._gpus(now)
+        pids = {process.pid for process in tree}
+        gpus = self._gpus(now, pids)
         ram_bytes = memory_usage.memory_bytes(tree, self._limits.ram_limit_bytes)
         available, total = snapshot.ram_available_bytes, snapshot.ram_total_bytes
         is_scarce = available is not None and total is not None and available < total * _RAM_GETS_SCARCE
@@ -140,19 +147,19 @@ class ResourceMonitor:
             tree_ram_bytes=ram_bytes,
             disk_free_bytes=snapshot.disk_free_bytes,
             gpus=gpus,
-            tree_vram_bytes=_held_vram_bytes(gpus or (), {process.pid for process in tree}),
+            tree_vram_bytes=_held_vram_bytes(gpus or (), pids),
             is_biggest=not is_scarce or self._is_biggest(ram_bytes or 0),
             save_s=save_s,
             pauses=pauses,
         )
 
-    def _gpus(self, now: float) -> tuple[Gpu, ...] | None:
+    def _gpus(self, now: float, pids: set[int]) -> tuple[Gpu, ...] | None:
         """The session's GPUs as last read; None when no reading is recent enough."""
         if self._poller is None:
             return None
         latest = self._poller.latest()
         if latest is not None and latest[0].gpus is not None:
-            self._gpus_seen = (tuple(gpu for gpu in latest[0].gpus if gpu.uuid in self._uuids), latest[1])
+            self._gpus_seen = (self._own(latest[0].gpus, pids), latest[1])
         gpus, seen_at = self._gpus_seen
         # one failed probe is no blindness yet: a tree that is paused for heat would continue because of it
         if now - seen_at <= _STALE_AFTER_S:
@@ -160,6 +167,15 @@ class ResourceMonitor:
             return gpus
         self.gpu_problem = (latest[0].problem if latest is not None else None) or "the probe does not answer"
         return None
+
+    def _own(self, gpus: Sequence[Gpu], pids: set[int]) -> tuple[Gpu, ...]:
+        """Those of the session. Where none was assigned: those it has held memory on, or the only one that it sees."""
+        if self._is_unassigned:
+            seen = visible(gpus, os.environ)
+            self._uuids |= {
+                gpu.uuid for gpu in seen if len(seen) == 1 or pids.intersection(gpu.process_vram_bytes or ())
+            }
+        return tuple(gpu for gpu in gpus if gpu.uuid in self._uuids)
 
     def _is_biggest(self, ram_bytes: int) -> bool:
         own = (ram_bytes, self._place.number)

@@ -121,9 +121,10 @@ def exit_code_of(status: Status, last: Session | None, dequeued_by: StopReason |
         case Status.INTERRUPTED | Status.UNREADABLE:
             return ExitCode.KILLED
         case _:
-            if code == ExitCode.KILLED:
+            stopped_by = None if last is None else last.stopped_by
+            if code == ExitCode.KILLED or (code is None and stopped_by is StopReason.USER):
                 return ExitCode.KILLED
-            return ExitCode.INTERRUPTED if last is not None and last.stopped_by is StopReason.CTRL_C else ExitCode.OK
+            return ExitCode.INTERRUPTED if stopped_by is StopReason.CTRL_C else ExitCode.OK
 
 
 def worst(ends: Iterable[tuple[Status, int]]) -> int:

@@ -6,6 +6,7 @@ Each pauser ends only its own pause: the tree continues when the last one has. T
 import os
 import signal
 from collections.abc import Callable
+from datetime import datetime
 
 from backprop.governor.run_policy import PauseState
 from backprop.records import Pauser
@@ -34,9 +35,10 @@ class Pauses:
 
     def pause(self, by: Pauser, reason: str) -> None:
         """Stop the whole tree in place until all pausers have released it."""
+        at = self._context.clock.wall()  # freezing takes a moment, which counts as pause
         self.state = self.state.held(by, reason, self._context.clock.now())
         self._trainer.freeze()
-        self._record()
+        self._record(at)
 
     def release(self, by: Pauser) -> None:
         """End the pause of one pauser; nothing happens where it is not pausing the session."""
@@ -44,7 +46,7 @@ class Pauses:
             return
         if len(self.state.reasons) > 1:
             self.state = self.state.released(by, self._context.clock.now())
-            self._record()
+            self._record(self._context.clock.wall())
         else:
             self.end()
 
@@ -83,9 +85,7 @@ class Pauses:
         self._context.observer.message("resumed by Slurm")
         return False
 
-    def _record(self) -> None:
+    def _record(self, at: datetime) -> None:
         context, state = self._context, self.state
-        context.write(
-            Paused(at=context.clock.wall(), session=context.number, reason=state.reason, by=tuple(state.reasons))
-        )
+        context.write(Paused(at=at, session=context.number, reason=state.reason, by=tuple(state.reasons)))
         context.recorder.record_state(publish=True)

@@ -92,7 +92,8 @@ class Supervisor:
         )
         start.record_start(context, plan, run)
         folders = (str(self._rundir.path), self._spec.cwd)
-        monitor = ResourceMonitor(plan.limits, folders, plan.gpus or (), plan.gpu_probe, self._place)
+        gpu_problem = plan.gpu_problem if plan.gpus is None else None
+        monitor = ResourceMonitor(plan.limits, folders, plan.gpus or (), plan.gpu_probe, self._place, gpu_problem)
         with ExitStack() as cleanup:
             cleanup.callback(monitor.close)
             return _supervise(context, plan, monitor, cleanup)
@@ -277,7 +278,7 @@ class RunningSession:
             self._has_trained |= batch.has_training
         if self._estimate is not None:
             self._estimate.look(look.batches, now)
-        self._read_printed(look.batches)
+        self._read_printed(look.batches, is_behind=look.is_behind or not look.is_stored)
         self._mark_saved(look.checkpoints)
         self._judge_offer([training for batch in look.batches for training in batch.trainings])
         self._inform_of_saved(look.checkpoints)
@@ -287,15 +288,17 @@ class RunningSession:
         self._check_record()
         context.observer.looked(context.meter.progress, self._stop.left_s(self._pauses.state.paused.since or now))
 
-    def _read_printed(self, batches: Sequence[Batch], *, is_over: bool = False) -> None:
-        """Read metrics in what the script prints, as long as none are reported."""
+    def _read_printed(self, batches: Sequence[Batch], *, is_behind: bool = False, is_over: bool = False) -> None:
+        """Read metrics in what the script prints, as long as none are reported. batches: what was read of these."""
         if self._printed is None:
             return
         if any(batch.series and batch.origin is Origin.REPORTED for batch in batches):
             self._printed = None
         else:
             meter = self._context.meter
-            self._printed.look(meter.progress.counted_step, sampled=meter.sampled_losses, is_over=is_over)
+            self._printed.look(
+                meter.progress.counted_step, sampled=meter.sampled_losses, is_behind=is_behind, is_over=is_over
+            )
 
     def _mark_saved(self, reported: Sequence[Checkpoint]) -> None:
         """Let the next session count printed lines on from these checkpoints."""
@@ -328,12 +331,12 @@ class RunningSession:
         if self._is_record_lost or context.journal.is_in_place(context.rundir.journal_path):
             return
         self._is_record_lost = True
+        if context.spec.name is not None:  # for a command that finds only the journal that we have open
+            context.write(Renamed(at=context.clock.wall(), name=context.spec.name))
         context.observer.message(
             f"WARNING: {context.rundir.journal_path} was removed: no command can see this run any more, and it is no "
             f"longer recorded. It ends at its timebox, with Ctrl-C here, or with: backprop stop {context.spec.id}"
         )
-        if context.spec.name is not None:  # for a command that finds only the journal that we have open
-            context.write(Renamed(at=context.clock.wall(), name=context.spec.name))
 
     def _has_finished(self) -> bool:
         """Whether the trainer reported that training is complete: a request that comes afterwards is too late."""

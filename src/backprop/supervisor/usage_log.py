@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from backprop import host
 from backprop.governor.run_policy import Sample
 from backprop.records import Gpu, MachineState, Throttle
 from backprop.store.files import open_to_append
@@ -145,8 +146,9 @@ def measured(
 
 def _of_card(gpu: Gpu, pids: set[int]) -> dict[str, float | None]:
     free, total, held = gpu.vram_free_bytes, gpu.vram_total_bytes, gpu.process_vram_bytes
-    # in a container the driver may name processes by their numbers outside of it: then nobody knows which are ours
-    if held is not None and not all(pid in pids or Path(f"/proc/{pid}").exists() for pid in held):
+    # in a container the driver may name processes by their numbers outside of it: then nobody knows which are ours;
+    # nor of one that has ended since the driver was asked
+    if held is not None and not all(pid in pids or _is_running(pid) for pid in held):
         held = None
     ours = None if held is None else sum(size for pid, size in held.items() if pid in pids)
     reasons: dict[str, float | None] = {}
@@ -162,3 +164,9 @@ def _of_card(gpu: Gpu, pids: set[int]) -> dict[str, float | None]:
         "temp": gpu.temp_c,
         **reasons,
     }
+
+
+def _is_running(pid: int) -> bool:
+    """False also for a zombie."""
+    fields = host.process_stat(pid)
+    return fields is not None and fields[0] != b"Z"

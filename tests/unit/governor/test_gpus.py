@@ -15,7 +15,7 @@ import pytest
 
 from backprop.governor.probes import gpus as module
 from backprop.governor.probes import nvml
-from backprop.governor.probes.gpus import GpuPoller, GpuReading, read_gpus
+from backprop.governor.probes.gpus import GpuPoller, GpuReading, _Pace, read_gpus
 from backprop.governor.probes.nvml import Nvml
 from backprop.supervisor.process.launch import RUN_DIR_VARIABLE, start_detached
 from tests.conftest import HANG_S, wait_for
@@ -263,6 +263,17 @@ def test_nvml_is_polled_on_a_thread(poller: Callable[[str], GpuPoller], driver: 
     wait_for(lambda: temperature(polling) == 77)
 
 
+@pytest.mark.parametrize("state", [{"error": 15}, {"delay_s": 3}], ids=["fails", "is slow"])
+def test_a_driver_that_does_not_answer_at_first_is_asked_again(
+    poller: Callable[[str], GpuPoller], driver: Callable[..., None], state: dict
+):
+    """Else the governor would not see the GPU for a whole session."""
+    driver(**state)
+    polling = poller("nvml")
+    driver({"uuid": "GPU-0", "name": "Fake", "temp": 77})
+    wait_for(lambda: temperature(polling) == 77)
+
+
 def test_there_is_no_thread_before_the_first_question(poller: Callable[[str], GpuPoller], driver: Callable[..., None]):
     """A trainer is launched in between, and a fork with threads may hang."""
     import threading
@@ -283,6 +294,27 @@ def test_a_driver_that_hangs_does_not_hold_up_the_loop(poller: Callable[[str], G
     driver(delay_s=2)
     started = time.monotonic()
     assert latest[1] <= polling.latest()[1] <= started
+
+
+def test_where_no_source_has_worked_the_launch_does_not_wait_for_one(
+    smi: Callable[..., None], driver: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+):
+    """The helper asks them, in its own time."""
+    asked: list[str] = []
+    monkeypatch.setattr(module, "read_gpus", lambda kind: asked.append(kind) or GpuReading())
+    for has_failed in (False, True):
+        started: list[object] = []
+        polling = GpuPoller("auto")
+        polling.start(lambda command, _, to=started: to.append(command), has_failed=has_failed)
+        polling.close()
+        assert (asked, len(started)) == (["nvml"], int(has_failed))
+
+
+def test_what_cannot_be_read_for_long_is_read_less_often():
+    """Not after a moment: a pause for heat would end because of that."""
+    pace, failed = _Pace(1.0), GpuReading(gpus=None, problem="no driver")
+    assert [pace.wait_s(failed, at) for at in (0.0, 15.0, 29.0, 30.0, 40.0)] == [1.0, 1.0, 1.0, 10.0, 10.0]
+    assert [pace.wait_s(GpuReading(), 50.0), pace.wait_s(failed, 51.0)] == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("kind", ["none", "auto"])

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backprop.governor import run_queue
 from backprop.governor.run_queue import (
     QueueEntry,
     QueueLockedError,
@@ -268,12 +269,15 @@ def test_the_last_whole_line_of_a_ticket_counts(line: RunQueue, join: Callable[.
     assert entry.ticket.ram_bytes == 6
 
 
-def test_a_lock_that_somebody_keeps_is_not_waited_for_without_end(line: RunQueue, tmp_path: Path):
+def test_a_lock_that_somebody_keeps_is_not_waited_for_without_end(
+    line: RunQueue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """Whoever asks for a turn can be stopped meanwhile; and nobody else gets at the lock."""
     (tmp_path / "line/here").mkdir(parents=True)
     for folder in (tmp_path / "line", tmp_path / "line/here"):
         folder.chmod(0o755)  # made by an earlier version
-    with line.alone(), pytest.raises(QueueLockedError, match="line/here/lock"), line.alone(patience_s=0.0):
+    monkeypatch.setattr(run_queue, "LOCK_PATIENCE_S", 0.0)
+    with line.alone(), pytest.raises(QueueLockedError, match="line/here/lock"), line.alone():
         pass
     assert {oct(path.stat().st_mode & 0o777) for path in tmp_path.rglob("*")} == {"0o700", "0o600"}
 

@@ -6,7 +6,9 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -256,6 +258,45 @@ def test_processes_that_race_count_every_line_once(path: Path, run1: Index):
     won = [int(racer.communicate(timeout=HANG_S)[0]) for racer in racers]
     assert sum(won) == 100
     assert [step for step, _ in curve(run1, "a")] == [100.0 + number for number in range(100)]
+
+
+@pytest.mark.parametrize("is_patient", [True, False])
+def test_others_that_write_one_after_the_other_are_waited_for(tmp_path: Path, is_patient: bool):
+    """By who may wait: none of them hangs. One that does is not waited for."""
+    path = tmp_path / "index.db"
+    with closing(Index(path, 0.05)) as ours, closing(Index(path, HANG_S)) as other:
+        ours.is_patient = is_patient
+        other._db.execute("BEGIN IMMEDIATE")
+        looks = 0
+
+        def look() -> int:
+            nonlocal looks
+            looks += 1
+            if looks == 2:  # we have waited, and meanwhile another has had its turn, and the next one begun
+                other._db.execute("INSERT INTO facts VALUES ('turn', 1)")
+                other._db.execute("COMMIT")
+                other._db.execute("BEGIN IMMEDIATE")
+            elif looks == 3:
+                other._db.execute("ROLLBACK")
+            return real()
+
+        real, ours._commits_of_others = ours._commits_of_others, look  # type: ignore[method-assign]
+        if is_patient:
+            ours.wait_for_turn()
+            assert looks == 3
+            other._db.execute("BEGIN IMMEDIATE")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            ours.wait_for_turn()
+
+
+def test_a_new_file_that_another_process_is_making_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Both want to change the mode of the file: SQLite has no patience for that."""
+    path = tmp_path / "new.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr(time, "sleep", lambda _: other.execute("ROLLBACK"))
+        Index(path, HANG_S).close()
+        assert not other.in_transaction
 
 
 @pytest.mark.parametrize("start", [1, 5, 1000])

@@ -17,13 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backprop.records import Source, Status
-from backprop.store import curves
+from backprop.store import curves, recorder
 from backprop.store.home import Home
 from backprop.store.index import open_index
 from backprop.store.journal import file as journals
 from backprop.store.journal.entries import CheckpointMeasured, SessionEnded, SessionStarted
 from backprop.store.journal.file import Journal
 from backprop.store.recorder import Recorder
+from backprop.store.rundir import RunDir
 from tests.conftest import scaled
 from tests.records import AT, SPEC
 
@@ -38,13 +39,16 @@ _LINES = {
     Source.EVENTS: _SAVES,
     Source.PRINTED: _METRICS,
     Source.TRACKED: _METRICS,
+    Source.USAGE: st.builds(
+        lambda ram: {"since": 0.0, "until": 1.0, "count": 1, "values": {"ram": ram}}, st.integers(0, 9)
+    ),
 }
 _DEEDS = st.one_of(
     *(
         st.tuples(st.just("write"), st.just(source), st.lists(lines, min_size=1, max_size=4), st.booleans())
         for source, lines in _LINES.items()
     ),
-    st.tuples(st.sampled_from(["poll", "look", "new supervisor", "next session", "new index"])),
+    st.tuples(st.sampled_from(["poll", "look", "new supervisor", "next session", "new index", "reindex", "finish"])),
 )
 
 
@@ -116,6 +120,20 @@ class _Scene:
         with closing(open_index(self.home, 5.0, lambda _: None)) as index:
             index.put_run(*self.supervisor.read_run())
 
+    def reindex(self) -> None:
+        """By another process, which has come as far as the run's state."""
+        with closing(open_index(self.home, 5.0, lambda _: None)) as index:
+            index.remove("r")
+            index.put_run(*self.supervisor.read_run())
+
+    def finish(self) -> None:
+        """Somebody finds the run at its end, and says so in the index; it goes on."""
+        self.end_session()
+        with closing(self.recorder()) as other:
+            other.finish(publish=False)
+        self.begin_session()
+        self.new_supervisor()
+
     def record(self) -> tuple[Any, ...]:
         """What the index says of the run, once it has all."""
         with closing(self.recorder()) as last:
@@ -124,10 +142,12 @@ class _Scene:
         with closing(open_index(self.home, 5.0, lambda _: None)) as index:
             view = index.get("r")
             assert view is not None
-            points = {
-                name: sorted((p.session, p.step, p.value) for p in curves.points(index, view.run, name))
-                for name in view.summaries
-            }
+            points = {}
+            for name in view.summaries:
+                found = [(p.session, p.step, p.value) for p in curves.points(index, view.run, name)]
+                sessions = [session for session, _, _ in found]
+                assert sessions == sorted(sessions)
+                points[name] = sorted(found)
         return view, points
 
     def last_step(self) -> int | None:
@@ -160,6 +180,61 @@ def test_a_checkpoint_that_somebody_else_measured_first(scene: _Scene):
     assert [checkpoint.measure for checkpoint in view.checkpoints] == [first.measure]
 
 
+def _used(ram: int) -> dict[str, Any]:
+    return {"since": 0.0, "until": 1.0, "count": 1, "values": {"ram": ram}}
+
+
+def _assert_rebuilt_index_says_the_same(scene: _Scene) -> None:
+    scene.end_session()
+    grown = scene.record()
+    scene.new_index()
+    assert scene.record() == grown
+
+
+def test_a_source_is_not_stored_before_earlier_sessions_when_another_was_refused(scene: _Scene):
+    """A reindex has forgotten the run since the last look: what is seen at the first source holds for all of them."""
+    for session in range(2):
+        if session:
+            scene.next_session()
+        scene.write(Source.OUT, [{"step": session, "loss": 1}], is_whole=True)
+        scene.write(Source.USAGE, [_used(session)], is_whole=True)
+        scene.poll()
+        scene.poll()
+    scene.reindex()
+    scene.write(Source.OUT, [{"step": 9, "loss": 1}], is_whole=True)
+    scene.poll()
+    _assert_rebuilt_index_says_the_same(scene)
+
+
+def test_a_supervisor_hears_of_each_source_however_often_others_look(scene: _Scene):
+    """Whoever stores a block of one source first does not keep the others from it."""
+    for step in range(3):
+        scene.write(Source.OUT, ["no metric"], is_whole=True)
+        scene.write(Source.PRINTED, [{"step": step, "loss": 1}], is_whole=True)
+        scene.look()
+        assert len(scene.supervisor.output.ingest(1, 1.0, is_supervisor=True).batches) == 2
+
+
+def test_a_reindex_between_two_looks_at_the_index(scene: _Scene, monkeypatch: pytest.MonkeyPatch):
+    """What a first look said of earlier sessions does not hold for what the second look finds."""
+    monkeypatch.setattr(recorder, "_LATE", 1)
+    scene.write(Source.OUT, [{"step": 1, "loss": 1}], is_whole=True)
+    scene.next_session()
+    scene.write(Source.OUT, [{"step": 2, "loss": 2}], is_whole=True)
+    scene.finish()
+    scene.write(Source.OUT, [{"step": 3, "loss": 3}], is_whole=True)
+    sizes_of = RunDir.source_sizes
+
+    def while_it_looks_at_the_files(*args: Any) -> Any:
+        monkeypatch.setattr(RunDir, "source_sizes", sizes_of)
+        scene.reindex()
+        return sizes_of(*args)
+
+    monkeypatch.setattr(RunDir, "source_sizes", while_it_looks_at_the_files)
+    scene.look()
+    _assert_rebuilt_index_says_the_same(scene)
+
+
 @pytest.mark.parametrize("is_tracked_first", [True, False])
 def test_steps_that_are_logged_to_a_tracker_count_before_printed_ones(scene: _Scene, is_tracked_first: bool):
     """In whichever order they are read; a session that logs none is as far as it prints."""
@@ -180,7 +255,4 @@ def test_a_rebuilt_index_says_the_same(deeds: list[tuple[Any, ...]]):
     with tempfile.TemporaryDirectory() as folder, closing(_Scene(Path(folder))) as scene:
         for deed, *how in deeds:
             getattr(scene, deed.replace(" ", "_"))(*how)
-        scene.end_session()
-        grown = scene.record()
-        scene.new_index()
-        assert scene.record() == grown
+        _assert_rebuilt_index_says_the_same(scene)

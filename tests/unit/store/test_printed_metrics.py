@@ -10,6 +10,7 @@ from backprop.store.output import printed_metrics
 from backprop.store.output.outlook import Outlook
 from backprop.store.output.printed_metrics import PrintedMetrics
 from backprop.store.rundir import RunDir
+from tests.conftest import HANG_S
 
 
 class Session:
@@ -175,7 +176,7 @@ def test_at_the_end_all_is_read(session: Session):
     session.prints("loss: 0.5\n")
     session.metrics.look(10)
     session.prints("text without metrics\n" * 100_000 + "loss: 0.4\nloss: 0.3")
-    session.metrics.look(10, is_over=True)
+    session.metrics.look(10, is_over=True, within_s=HANG_S)
     assert session.recorded() == [(10, 0.5), (10, 0.4), (10, 0.3)]
 
 
@@ -219,6 +220,22 @@ def test_one_printed_loss_does_not_replace_the_sampled_curve(session: Session):
     session.metrics.look(100, sampled=["loss"])
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [(line["step"], line["loss"]) for line in lines if "loss" in line] == [(10, 0.5), (30, 0.25), (40, 0.125)]
+
+
+def test_a_first_loss_waits_until_it_is_known_whether_it_is_sampled(session: Session):
+    """For one look, in which all that was reported before it is read; or until nothing more is printed."""
+    session.prints("step 10 loss: 0.5\n")
+    seen = []
+    for is_behind in (False, True, False):
+        session.metrics.look(100, sampled=[], is_behind=is_behind)
+        lines = session.rundir.source_path(1, Source.PRINTED).read_text().splitlines()
+        seen.append(sum('"loss": 0.5' in line for line in lines))
+    assert seen == [0, 0, 1]
+    session.prints("step 20 train_loss: 0.25\nstep 30 accuracy: 0.5\n")
+    session.metrics.look(100, sampled=[], is_over=True)
+    *_, held, last = map(json.loads, session.rundir.source_path(1, Source.PRINTED).read_text().splitlines())
+    assert held == {"step": 20, "train_loss": 0.25, "printed": True}
+    assert last == {"step": 30, "printed": True}  # the run is there, and not at the step of what was held
 
 
 def test_checkpoints_alone_are_not_written(session: Session):

@@ -246,6 +246,21 @@ def test_an_older_tools_runs_are_found_from_every_machine(tmp_path: Path, monkey
     assert home.index_path == tmp_path / "machines" / "a" / "index.db"
 
 
+def test_a_mark_that_is_removed_as_it_is_made_is_made_again(home: Home, monkeypatch: pytest.MonkeyPatch):
+    """By a process that has just refreshed the run: it is not as if the run were removed."""
+    home.make()
+    touch = Path.touch
+
+    def removes(path: Path, *words: Any, **options: Any) -> None:
+        monkeypatch.setattr(Path, "touch", touch)
+        touch(path, *words, **options)
+        home.mark_refreshed("run1")
+
+    monkeypatch.setattr(Path, "touch", removes)
+    home.mark_for_refresh("run1")
+    assert home.unsettled() == ["run1"]
+
+
 def test_a_run_is_unsettled_until_it_is_settled(home: Home):
     """The mark that somebody must look again is set and taken away, each as often as one likes."""
     home.make()

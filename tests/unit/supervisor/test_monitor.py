@@ -1,9 +1,12 @@
 """Samples of one session for the runtime policy, and what other runs learn of them."""
 
+import os
 from pathlib import Path
 
+import psutil
 import pytest
 
+from backprop.governor.probes.gpus import GpuReading
 from backprop.governor.run_policy import PauseState, Sample
 from backprop.governor.run_queue import QueueEntry
 from backprop.records import Gpu, Pauser, Ticket
@@ -117,7 +120,7 @@ class FakePoller:
     latest_reading: object = None
 
     def __init__(self, kind: str) -> None: ...
-    def start(self, detach: object) -> None: ...
+    def start(self, detach: object, *, has_failed: bool) -> None: ...
     def close(self) -> None: ...
     def latest(self) -> object:
         return self.latest_reading
@@ -135,6 +138,47 @@ def test_an_old_reading_of_the_gpus_is_reported_as_blindness(
     assert monitor.gpu_problem is None
     look(monitor, 111.0)
     assert monitor.gpu_problem == "the probe does not answer"
+
+
+@pytest.mark.parametrize(
+    ("visible", "first", "then"), [("0,1", (), ("GPU-1",)), ("0", ("GPU-0",), ("GPU-0",))], ids=["several", "one"]
+)
+def test_a_session_that_began_blind_has_the_gpus_that_it_uses(
+    tmp_path: Path, held: list[int], monkeypatch: pytest.MonkeyPatch, visible: str, first: object, then: object
+):
+    """Where it sees only one, that: of several, another user's may be the hot one. Once it has one, it keeps it."""
+    monkeypatch.setattr(monitors, "GpuPoller", FakePoller)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    seen: list[tuple[str, ...] | None] = []
+    judge = monitors.run_policy.judge
+
+    def spy(limits: object, state: object, sample: Sample) -> object:
+        seen.append(None if sample.gpus is None else tuple(gpu.uuid for gpu in sample.gpus))
+        return judge(limits, state, sample)  # type: ignore[arg-type]
+
+    def read(now: float, *holders: int | None) -> None:
+        gpus = tuple(
+            Gpu(
+                index=n,
+                uuid=f"GPU-{n}",
+                name="g",
+                vendor="nvidia",
+                process_vram_bytes=None if pid is None else {pid: GB},
+            )
+            for n, pid in enumerate(holders)
+        )
+        monitor._poller.latest_reading = (GpuReading(gpus=gpus), now)  # type: ignore[union-attr]
+
+    monkeypatch.setattr(monitors.run_policy, "judge", spy)
+    monitor = ResourceMonitor(limits(), [str(tmp_path)], (), "auto", FakeSlot(), "no answer")  # type: ignore[arg-type]
+    monitor.start(100.0)
+    look(monitor, 102.0)
+    assert (seen, monitor.gpu_problem) == ([None], "the probe does not answer")
+    tree = [psutil.Process()]
+    for now, holders in ((104.0, (1, 1, 1)), (106.0, (1, os.getpid(), 1)), (108.0, (None, None, None))):
+        read(now, *holders)
+        monitor.look(now, PauseState(), lambda: tree, 0.0, has_stepped=False)
+    assert (seen[1:], monitor.gpu_problem) == ([first, then, then], None)
 
 
 def card(percent: float | None, held: dict[int, int] | None) -> Gpu:

@@ -66,6 +66,8 @@ def filed(status: Status, exit_code: int | None = None, stopped_by: StopReason |
         (filed(Status.STOPPED, 130, CTRL_C), ExitCode.INTERRUPTED),
         (filed(Status.STOPPED, 137, CTRL_C), ExitCode.KILLED),
         (filed(Status.STOPPED, 130, USER), ExitCode.OK),
+        (filed(Status.STOPPED, None, USER), ExitCode.KILLED),  # with its supervisor, by `stop --now`
+        (filed(Status.STOPPED), ExitCode.OK),  # recorded by an older tool
         (msgspec.structs.replace(filed(Status.TIMEBOXED, 130, TIMEBOX), dequeued_by=CTRL_C), ExitCode.INTERRUPTED),
         (msgspec.structs.replace(filed(Status.FAILED, 1), dequeued_by=USER), 1),
         (msgspec.structs.replace(filed(Status.REFUSED), dequeued_by=CTRL_C), ExitCode.INTERRUPTED),

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from backprop.records import Pauser, StopReason
 from backprop.store.journal.entries import Continued, Paused
 from tests.unit.supervisor.fake_session import FakeSession
@@ -26,6 +28,21 @@ def test_a_session_continues_when_its_last_pauser_releases_it(tmp_path: Path):
     assert isinstance(continued := session.events[-1], Continued)
     assert continued.paused_s == 10.0
     assert not session.pauses.is_paused
+
+
+def test_what_freezing_takes_is_part_of_the_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """By the record, too: else a view would count it as training until the pause is over."""
+    session = FakeSession(tmp_path)
+    begun = session.context.clock.wall()
+
+    def freeze_slowly() -> None:
+        session.now += 5
+
+    monkeypatch.setattr(session.trainer, "freeze", freeze_slowly)
+    session.pauses.pause(Pauser.USER, "by hand")
+    session.pauses.end()
+    assert [entry.at for entry in session.events if isinstance(entry, Paused)] == [begun]
+    assert [entry.paused_s for entry in session.events if isinstance(entry, Continued)] == [5.0]
 
 
 def test_a_release_by_somebody_who_is_not_pausing_does_nothing(tmp_path: Path):

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from backprop.governor.run_policy import PauseState, PolicyDecision
-from backprop.records import Checkpoint, Measure, Pauser, StopReason
+from backprop.records import Checkpoint, Measure, Pauser, Source, StopReason
 from backprop.store.ingest import IngestResult
 from backprop.store.output.protocol import digest
 from backprop.supervisor import session as sessions
@@ -81,14 +81,15 @@ class Journal(FakeJournal):
 class Session:
     """A session that was just launched; `at` says what happens at which second."""
 
-    def __init__(self, folder: Path, **changes: object) -> None:
+    def __init__(self, folder: Path, *, reads_printed_metrics: bool = False, **changes: object) -> None:
         self.parts = parts = FakeSession(folder, **changes)
         self.trainer = Trainer(parts.events)
         self.output = Output()
         self.journal = Journal(parts.events)
         parts.recorder.output = self.output  # type: ignore[attr-defined]
         parts.context.journal = self.journal  # type: ignore[assignment]
-        parts.context.spec = msgspec.structs.replace(parts.context.spec, reads_printed_metrics=False)
+        spec = msgspec.structs.replace(parts.context.spec, reads_printed_metrics=reads_printed_metrics)
+        parts.context.spec = spec
         parts.observer.started = parts.observer.looked = lambda *_: None  # type: ignore[attr-defined]
         parts.signals.wait = self._wait  # type: ignore[attr-defined]
         parts.signals.rest = self._wait  # type: ignore[attr-defined]
@@ -135,6 +136,25 @@ def test_a_trainer_that_ends_by_itself_is_not_stopped(tmp_path: Path):
     assert (end.code, end.reason, end.stopped_by) == (0, None, None)
     assert end.elapsed_s == pytest.approx(10, abs=LOOK_EVERY_S)
     assert session.parts.log == ["TrainerLaunched"]
+
+
+def test_what_is_printed_after_an_event_is_read_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A sampled loss is known when a printed one is read: else that one, though it is no curve, would take its place."""
+    session = Session(tmp_path, reads_printed_metrics=True)
+    rundir, read = session.parts.context.rundir, Output.ingest
+
+    def ingest_while_the_trainer_goes_on(output: Output, *args: object, **kwargs: object) -> IngestResult:
+        found = read(output, 1, 0.0, is_supervisor=True)
+        if not rundir.out_path(1).exists():
+            session.write(b'{"step": 9, "loss": 2.0, "sampled": true}')
+            rundir.out_path(1).write_text("step 10 loss: 5.0 accuracy: 0.75\n")
+        return found
+
+    monkeypatch.setattr(Output, "ingest", ingest_while_the_trainer_goes_on)
+    session.at(3, session.end_trainer)
+    session.run()
+    (line,) = map(msgspec.json.decode, rundir.source_path(1, Source.PRINTED).read_bytes().splitlines())
+    assert line == {"step": 10, "accuracy": 0.75, "printed": True}
 
 
 def test_a_step_that_was_asked_for_ends_the_session(tmp_path: Path):

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from signal import Signals
 
 import psutil
@@ -72,8 +73,17 @@ def test_no_group_of_others_is_signalled():
         assert not tree.signal_group(pid, Signals.SIGCONT)
 
 
+def test_a_process_that_is_ending_is_in_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Nor in ours. Linux forgets its folder before it is a zombie, and psutil says "" then."""
+    with started(str(tmp_path)) as process:
+        members = [psutil.Process(process.pid)]
+        assert tree.folders(members) == (str(Path.cwd()),)
+        monkeypatch.setattr(psutil.Process, "cwd", lambda _: "")
+        assert tree.folders(members) == ()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="psutil reads all of them elsewhere")
-def test_only_processes_that_name_the_run_are_looked_into(monkeypatch: pytest.MonkeyPatch):
+def test_only_processes_that_name_the_run_are_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A machine has hundreds, and psutil takes a tenth of a millisecond for each."""
     looked_into: list[int] = []
     environ = psutil.Process.environ
@@ -82,9 +92,10 @@ def test_only_processes_that_name_the_run_are_looked_into(monkeypatch: pytest.Mo
         looked_into.append(process.pid)
         return environ(process)
 
-    with started("/runs/a") as ours, started("/runs/b"), started("/runs/a/b") as similar:
+    run_dir = f"{tmp_path}/a"  # which no process of another test names
+    with started(run_dir) as ours, started(f"{tmp_path}/b"), started(f"{run_dir}/b") as similar:
         monkeypatch.setattr(psutil.Process, "environ", counted)
-        assert [one.pid for one in tree.marked("/runs/a")] == [ours.pid]
+        assert [one.pid for one in tree.marked(run_dir)] == [ours.pid]
         assert set(looked_into) == {ours.pid, similar.pid}
 
 

@@ -1,6 +1,7 @@
 """The file of what a session used: bounded, in spite of a full disk, and without what is not known."""
 
 import os
+import subprocess
 from itertools import pairwise
 from pathlib import Path
 
@@ -160,6 +161,16 @@ def test_processes_that_only_the_driver_knows_make_its_figures_unknown():
     assert "gpu2/vram" not in found
     assert "gpu2/vram_others" not in found
     assert found["gpu2/vram_used"] == 30 * 10**9
+
+
+def test_a_process_that_has_ended_is_not_taken_for_another_one():
+    """The driver was asked before a trainer ended: what that held was no other process's."""
+    ended = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+    card = msgspec.structs.replace(CARD, process_vram_bytes={ended.pid: 10**9})
+    found = measured(Sample(at=1.0, gpus=(card,)), MachineState(), None, None, {os.getpid()})
+    ended.wait()
+    assert "gpu2/vram_others" not in found
 
 
 def test_slices_of_one_card_are_told_apart():

@@ -22,6 +22,8 @@ from backprop.governor.probes.nvml import Nvml, NvmlError
 from backprop.records import Gpu, Record
 
 TIMEOUT_S = 2.0  # for a probe that hangs
+_RARE_AFTER_S = 30.0  # of failures in a row: where no driver works, no tool is started every second
+_RARE_PERIOD_S = 10.0  # from then on
 
 _TOOLS: dict[str, Callable[[float], tuple[Gpu, ...]]] = {
     "nvidia-smi": gpu_tools.read_nvidia_smi,
@@ -92,6 +94,7 @@ def _nvml_within(timeout_s: float) -> GpuReading:
     """A reading by NVML. A driver that hangs blocks a thread, and nothing else."""
     global _nvml  # noqa: PLW0603  the library is open once in a process
     library = _nvml
+    nvml.import_binding()  # here: on a busy machine that takes time, which is not the driver's
     readings: queue.SimpleQueue[GpuReading] = queue.SimpleQueue()
     try:
         threading.Thread(target=lambda: readings.put(_read_nvml(library)), daemon=True).start()
@@ -116,7 +119,8 @@ def _read_nvml(library: Nvml) -> GpuReading:
 class GpuPoller:
     """Polls the GPUs once a second, in parallel to a supervisor's loop: NVML in a thread, tools in a separate process.
 
-    The supervisor takes unknown child processes for its trainer's: the process that polls must not descend from it.
+    Less often after half a minute of failures. The supervisor takes unknown child processes for its trainer's: the
+    process that polls must not descend from it.
     """
 
     def __init__(self, kind: str, period_s: float = 1.0) -> None:
@@ -129,16 +133,18 @@ class GpuPoller:
         self._unread = b""
         self._latest: tuple[GpuReading, float] | None = None
 
-    def start(self, detach: Detach) -> None:
-        """To be called before the trainer is launched.
+    def start(self, detach: Detach, *, has_failed: bool = False) -> None:
+        """To be called before the trainer is launched. has_failed: a moment ago no source worked.
 
         detach: starts a command that does not descend from us and inherits one file descriptor. Raises nothing: without
         a helper there is no reading.
         """
-        sources = _SOURCES[self._kind]
-        # a tool may work where the library is installed but fails
-        self._uses_nvml = "nvml" in sources and read_gpus("nvml").problem is None
-        if self._uses_nvml or not any(_is_present(source) for source in sources if source != "nvml"):
+        present = list(filter(_is_present, _SOURCES[self._kind]))
+        # a tool may work where the library fails; where there is none, a driver that is slow now is asked again
+        self._uses_nvml = present == ["nvml"] or (
+            "nvml" in present and not has_failed and read_gpus("nvml").problem is None
+        )
+        if self._uses_nvml or not present:
             return
         with suppress(OSError):
             self._reader, writer = os.pipe()
@@ -170,10 +176,11 @@ class GpuPoller:
             self._thread.join(TIMEOUT_S)
 
     def _poll_nvml(self) -> None:
-        library = Nvml()
+        library, pace = Nvml(), _Pace(self._period_s)
         while not self._closed.is_set():
-            self._latest = (_read_nvml(library), time.monotonic())
-            self._closed.wait(self._period_s)
+            reading = _read_nvml(library)
+            self._latest = (reading, time.monotonic())
+            self._closed.wait(pace.wait_s(reading, time.monotonic()))
         library.close()
 
     def _read_messages(self, reader: int) -> None:
@@ -187,15 +194,32 @@ class GpuPoller:
 
 
 def _help(kind: str, period_s: float, writer: int) -> None:
-    """Write a reading per period until the pipe has no reader."""
-    listener = select.poll()
+    """Write readings until the pipe has no reader: one per period, fewer after long failure."""
+    listener, pace = select.poll(), _Pace(period_s)
     listener.register(writer, 0)
     encode = msgspec.json.Encoder().encode
     with suppress(BrokenPipeError):
         while not listener.poll(0):
             message = _Message(at=time.monotonic(), reading=read_gpus(kind))
             os.write(writer, encode(message) + b"\n")
-            listener.poll(period_s * 1000)
+            listener.poll(pace.wait_s(message.reading, message.at) * 1000)
+
+
+class _Pace:
+    """How often the GPUs are read."""
+
+    def __init__(self, period_s: float) -> None:
+        self._period_s = period_s
+        self._failing_since: float | None = None
+
+    def wait_s(self, reading: GpuReading, now: float) -> float:
+        """The time until the next reading, after this one."""
+        if reading.problem is None:
+            self._failing_since = None
+        elif self._failing_since is None:
+            self._failing_since = now
+        is_rare = self._failing_since is not None and now - self._failing_since >= _RARE_AFTER_S
+        return max(self._period_s, _RARE_PERIOD_S) if is_rare else self._period_s
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ The library comes with the driver. It is opened at the first reading and kept op
 
 import ctypes
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from backprop.records import Gpu, Throttle
@@ -33,6 +34,12 @@ def is_present() -> bool:
     except OSError:
         return False
     return True
+
+
+def import_binding() -> None:
+    """Import what reads the library: 50 ms of CPU time. Raises nothing: where that fails, a reading says so."""
+    with suppress(Exception):
+        import pynvml  # noqa: F401
 
 
 def throttles(bits: int | None) -> tuple[Throttle, ...] | None:

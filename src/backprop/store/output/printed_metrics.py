@@ -61,10 +61,10 @@ class PrintedMetrics:
         self._counted = 0  # optimizer steps, as of the last look
         self._waiting: list[Printed] = []  # lines without a step, until more optimizer steps are counted
         self._waits_since = 0.0
-        self._sampled: Collection[str] = ()
+        self._sampled: Collection[str] | None = None
         self._has_curve = False  # of a printed training loss
         self._losses: set[str] = set()  # those that were printed until then
-        self._single: list[str] = []  # lines with losses that are held back until then
+        self._held: dict[str, str] = {}  # loss -> its first line, until then or until it turns out not to be sampled
         self._has_written = False
         self._marks: list[str] = []  # of checkpoints, until there is a line: a file of marks alone says nothing
         self._bars: dict[Tail, str] = {}  # the newest of each, as it was printed
@@ -74,18 +74,25 @@ class PrintedMetrics:
         self,
         counted_step: int | None,
         *,
-        sampled: Collection[str] = (),
+        sampled: Collection[str] | None = None,
+        is_behind: bool = False,
         is_over: bool = False,
         within_s: float = _LAST_S,
     ) -> None:
         """Read on. counted_step: of the optimizer, if it is counted. is_over: nothing is printed any more; read it all.
 
-        sampled: names of losses that are sampled. One printed point of such a name does not take their place; two do.
+        sampled: names of losses that are sampled by now; None: none ever is. One printed point of such a name does not
+        take their place; two do. Whether it has such a name is known at the next look, before which all was read that
+        was reported before it was printed; or at a later one, where events were left unread (is_behind).
         within_s: where it is over, what cannot be read in this time is left out.
         """
         self._sampled = sampled
         with suppress(OSError):  # of a disk that fails for a moment: training continues, and the next look reads on
+            if not is_behind:
+                self._release()
             self._look(counted_step, is_over=is_over, within_s=within_s)
+            if is_over:
+                self._release()
 
     def _look(self, counted_step: int | None, *, is_over: bool, within_s: float) -> None:
         now = time.monotonic()
@@ -108,6 +115,13 @@ class PrintedMetrics:
             lines += self._placed(counted_step, now, is_over=is_over and not has_more)
             self._write(lines)
             now = time.monotonic()
+
+    def _release(self) -> None:
+        """Write the first values of losses that are not sampled."""
+        lines = [self._held.pop(name) for name in list(self._held) if name not in (self._sampled or ())]
+        if lines and not self._is_reported:
+            # the script is further than they are
+            self._write([*lines, f"{json.dumps({'step': self._step, 'printed': True})}\n"])
 
     def note_saved(self, checkpoint: str, counted_step: int | None) -> None:
         """Mark that a checkpoint was saved before the last look, at this optimizer step if they are counted."""
@@ -198,19 +212,19 @@ class PrintedMetrics:
         named = self._named(found.unit) if found.unit is not None else []
         values = found.values if self._has_curve else self._without_single_losses(found.values)
         if self._has_curve:
-            named, self._single = [*self._single, *named], []
+            named, self._held = [*self._held.values(), *named], {}
         return "".join([*named, f"{json.dumps(line | values)}\n"])
 
     def _without_single_losses(self, values: dict[str, float]) -> dict[str, float]:
-        """The values to write now: without a first one of a loss that is sampled."""
+        """The values to write now: without a first one of a loss that may be sampled."""
         losses = set(filter(is_training_loss, values))
         self._has_curve = not self._losses.isdisjoint(losses)
         self._losses |= losses
-        single = {name: values[name] for name in losses.intersection(self._sampled)}
-        if self._has_curve or not single:
+        if self._has_curve or self._sampled is None:
             return values
-        self._single.append(f"{json.dumps({'step': self._step, 'printed': True, **single})}\n")
-        return {name: value for name, value in values.items() if name not in single}
+        for name in losses:
+            self._held[name] = f"{json.dumps({'step': self._step, 'printed': True, name: values[name]})}\n"
+        return {name: value for name, value in values.items() if name not in losses}
 
 
 def _read(reader: Reader, stretch: LineBlock, until: float) -> tuple[list[Printed], int]:

@@ -89,6 +89,7 @@ def folders(members: Iterable[Process]) -> tuple[str, ...]:
         # it has ended, or belongs to another user
         with suppress(psutil.Error, OSError):
             found[process.cwd()] = None
+    found.pop("", None)  # psutil's word for that of a process that is just ending
     return tuple(found)
 
 
