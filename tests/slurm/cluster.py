@@ -62,8 +62,9 @@ KillWait={kill_wait_s}
 MinJobAge={min_job_age_s}
 InactiveLimit=0
 SlurmctldTimeout=10
-SlurmdTimeout={node_timeout_s}
-UnkillableStepTimeout=20
+# a node that is lost is said to be: see `give_up`
+SlurmdTimeout=600
+UnkillableStepTimeout=600
 ReturnToService=2
 JobRequeue=1
 PreemptType=preempt/partition_prio
@@ -87,11 +88,10 @@ class Cluster:
         *,
         first_port: int = 26817,
         min_job_age_s: int = 300,
-        node_timeout_s: int = 60,
-        kill_wait_s: int = 10,
+        kill_wait_s: int = 30,
         warns_of_preemption: bool = True,
     ) -> None:
-        """warns_of_preemption: by the job's own `--signal`, and 20 s before; else by SIGTERM to all that it runs."""
+        """warns_of_preemption: by the job's own `--signal`, and minutes before; else by SIGTERM to all that it runs."""
         self.folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
         self.configuration = self.folder / "slurm.conf"
@@ -102,9 +102,8 @@ class Cluster:
             self._configure(
                 port,
                 min_job_age_s=min_job_age_s,
-                node_timeout_s=node_timeout_s,
                 kill_wait_s=kill_wait_s,
-                grace_s=20 if warns_of_preemption else 0,
+                grace_s=200 if warns_of_preemption else 0,
                 preemption="SlurmctldParameters=preempt_send_user_signal" if warns_of_preemption else "",
             )
             self._start()
@@ -198,6 +197,11 @@ class Cluster:
             _signal(process, signal.SIGSTOP)
         for process in doomed:
             _signal(process, signal.SIGKILL)
+
+    def give_up(self, node: str) -> None:
+        """Let the controller take a node for lost, as it does after a silence; until its daemon is started again."""
+        done = self.call("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=lost")
+        assert done.returncode == 0, done.stderr
 
     def mend(self) -> None:
         """Start whatever was killed and not started again."""

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -16,15 +17,15 @@ from backprop.store.index import Index
 from backprop.store.journal import file as journals
 from backprop.store.journal.fold import fold
 from backprop.store.rundir import RunDir
-from tests.conftest import Runs, wait_for
+from tests.conftest import HANG_S, Runs, wait_for
 from tests.faults.test_kills import Truth, dedupe
 from tests.slurm.cluster import Cluster, missing_programs
 
 LONG_S = 120.0  # longer than any submission may take, or a supervisor be silent: whoever began it is dead
 _ASK_EVERY_S = 2.0  # whatever the journal says: whoever asks sees to what nobody else does
 
-# Counts up to TARGET, or until it is enough, one step each PAUSE_S; saves when it is asked to stop and every 20 steps,
-# and goes on there.
+# Counts up to TARGET, or until it is enough, one step each PAUSE_S, and stays before step N while there is a file hold-N;
+# saves when it is asked to stop and every 20 steps, and goes on there.
 COUNTER = """
     def tell(**event):
         sys.stdout.write(json.dumps(event) + "\\n")  # print() writes the end of the line by itself: a signal may part them
@@ -45,6 +46,8 @@ COUNTER = """
     try:
         while counter < target and not os.path.exists("enough"):
             time.sleep(pause_s)
+            while os.path.exists(f"hold-{counter + 1}"):
+                time.sleep(0.01)
             counter += 1
             tell(step=counter, value=counter * 3)
             if counter % 20 == 0:
@@ -63,6 +66,7 @@ class SlurmRuns(Runs):
         super().__init__(folder)
         self.cluster = cluster
         self.environment |= {"SLURM_CONF": str(cluster.configuration), "BACKPROP_ON": "slurm"}
+        self.environment["BACKPROP_GRACE_SECONDS"] = "120"  # whoever answers a stop may take its time
         # a job that Slurm kills, to queue it again say, leaves its temporary index
         self.environment["TMPDIR"] = str(folder / "temporary")
         (folder / "temporary").mkdir()
@@ -77,6 +81,21 @@ class SlurmRuns(Runs):
     def let_them_complete(self) -> None:
         """The counting scripts of this test, now and from now on."""
         (self.work / "enough").touch()
+
+    def let_first(self, lines: str) -> None:
+        """Let every `backprop` of this test execute these lines first, also those in jobs."""
+        folder = self.work / "first"
+        folder.mkdir(exist_ok=True)
+        with (folder / "sitecustomize.py").open("a") as file:
+            file.write(f"import sys\nif 'backprop' in ' '.join(sys.orig_argv):\n{textwrap.indent(lines, '    ')}\n")
+        self.environment["PYTHONPATH"] = str(folder)
+
+    def hold_before(self, step: int) -> None:
+        """No counting script of this test makes this step until `let_go`."""
+        (self.work / f"hold-{step}").touch()
+
+    def let_go(self, step: int) -> None:
+        (self.work / f"hold-{step}").unlink()
 
     def wait_for_steps(self, run_id: str, count: int, session: int = 1) -> None:
         """Until a session has printed so many steps."""
@@ -228,10 +247,11 @@ class SlurmRuns(Runs):
 
 
 class HeldBack:
-    """One of Slurm's programs, before the real one on PATH: a call of it waits until it may go on."""
+    """One of Slurm's programs, before the real one on PATH: a call of it waits until it may go on, and no call too long."""
 
     def __init__(self, runs: SlurmRuns, program: str, calls: str = "*") -> None:
         """calls: a pattern of sh for the arguments of those that wait; others go through."""
+        runs.let_first(f"from backprop.engines.slurm import client\nclient.CALL_LIMIT_S = {HANG_S}")
         self._folder = runs.work / f"slow-{program}"
         self._folder.mkdir()
         real = shutil.which(program, path=runs.environment["PATH"])

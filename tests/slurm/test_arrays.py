@@ -96,7 +96,7 @@ def test_one_is_cancelled(runs: SlurmRuns):
     assert runs.cluster.call("scancel", runs.job(first)).returncode == 0
     runs.wait_for_status(first, "stopped")
     assert_they_train(runs, second)
-    resumed = runs.call("resume", first, "-m", 0.03)
+    resumed = runs.call("resume", first, "--until-step", 1)
     assert resumed.returncode == 0, resumed.stderr
     stop(runs, second)
     runs.check(first, "stopped", "timeboxed")
@@ -129,9 +129,11 @@ def test_all_are_preempted(runs: SlurmRuns):
 
 def test_each_lines_up_again(runs: SlurmRuns):
     """`--sessions 2` puts each task back by itself: one that is stopped before is not, and keeps nobody back."""
-    first, second, third = submit(runs, "--sessions", 2, "-m", 0.2, pause_s=0.02)
-    runs.wait_for_steps(second, 5)
+    runs.hold_before(5)
+    first, second, third = submit(runs, "--sessions", 2, "--until-step", 5, pause_s=0.02)
+    runs.wait_for_steps(second, 4)
     stop(runs, second)
+    runs.let_go(5)
     waited = runs.call("wait", first, third)
     assert waited.returncode == 0, waited.stderr
     runs.check(second, "stopped")
@@ -147,7 +149,7 @@ def test_one_is_resumed(runs: SlurmRuns):
     runs.wait_for_steps(first, 5)
     stop(runs, first)
     runs.wait_for_steps(second, 5)
-    words = ["--cpus", 2, "--slurm-arg=--nodelist=node2", "--slurm-arg=--comment=again", "-m", 0.03]
+    words = ["--cpus", 2, "--slurm-arg=--nodelist=node2", "--slurm-arg=--comment=again", "--until-step", 1]
     resumed = runs.call("resume", first, *words)
     assert resumed.returncode == 0, resumed.stderr
     job = runs.job(first)
@@ -166,7 +168,7 @@ def test_one_is_resumed(runs: SlurmRuns):
 
 def test_one_that_waits_again_is_stopped(runs: SlurmRuns):
     """A task that was put back leaves the line at `stop`; those beside it, that wait again too, stay in it."""
-    first, second = submit(runs, "--sessions", 2, "-m", 0.03, values="1,2", pause_s=0.02)
+    first, second = submit(runs, "--sessions", 2, "--until-step", 5, values="1,2", pause_s=0.02)
     for run_id in (first, second):
         runs.wait_for_status(run_id, "queued", session=2)
     stop(runs, first)

@@ -24,17 +24,17 @@ class Wrapped:
         """text: a shell script; $real is the program, $seen the file that says how far it is."""
         self.folder = runs.work / f"wrapped-{program}"
         self.folder.mkdir()
-        self._seen = self.folder / "seen"
+        self.seen = self.folder / "seen"
         real = shutil.which(program, path=runs.environment["PATH"])
         script = self.folder / program
-        script.write_text(f"#!/bin/sh\nreal={real} seen={self._seen}\n{text}\n")
+        script.write_text(f"#!/bin/sh\nreal={real} seen={self.seen}\n{text}\n")
         script.chmod(0o700)
         self._runs, self._path_before = runs, runs.environment["PATH"]
         runs.environment["PATH"] = f"{self.folder}:{self._path_before}"
 
     def wait_until_it_hangs(self) -> psutil.Process:
         """The hanging call, once it has written its number down."""
-        pid = wait_for(lambda: self._seen.exists() and self._seen.read_text().strip())
+        pid = wait_for(lambda: self.seen.exists() and self.seen.read_text().strip())
         return psutil.Process(int(str(pid)))
 
     def unwrap(self) -> None:
@@ -62,7 +62,7 @@ def reason(runs: SlurmRuns) -> str:
 def test_a_front_killed_before_it_wrote_down_its_job(runs: SlurmRuns):
     """Whoever looks leaves it alone while it may still be submitting; then ends the held job and files the run."""
     kill_while_it_hangs(runs, Wrapped(runs, "sbatch", f'$real "$@"; {HANG}'))
-    for seconds in (0, 45):  # as long as a submission may take
+    for seconds in (0, 20):  # a submission may take a minute, of which a busy machine needs some to look
         runs.make_older("r", seconds)
         assert runs.document("r")["status"] == "queued"
         assert reason(runs) == "JobHeldUser"
@@ -98,6 +98,7 @@ def held_jobs(runs: SlurmRuns) -> list[dict]:
 def test_a_front_killed_before_it_released_its_job(runs: SlurmRuns):
     """Whoever looks leaves the held job alone while it may still be submitting; then lets it begin."""
     kill_while_it_hangs(runs, Wrapped(runs, "scontrol", f'test "$1" = release && {{ {HANG}; }}; exec $real "$@"'))
+    runs.make_older("r", 0)
     assert runs.document("r")["status"] == "queued"
     assert reason(runs) == "JobHeldUser"
     runs.make_older("r", LONG_S)
@@ -154,7 +155,8 @@ def test_a_stop_in_line_without_a_controller(runs: SlurmRuns):
 def test_a_front_whose_run_is_removed(runs: SlurmRuns):
     """It ends, and says why."""
     front = runs.start("run", "--run-id", "r", "--slurm-arg=--begin=now+1hour", "train.py", stderr=subprocess.PIPE)
-    wait_for(lambda: runs.rundir("r").exists() and runs.told("r", "submitted"))
+    assert front.stderr is not None
+    wait_for(lambda: b"BeginTime" in front.stderr.readline())  # it writes nothing there any more
     job = runs.job("r")
     shutil.rmtree(runs.rundir("r"))
     _, told = front.communicate(timeout=HANG_S)
@@ -163,10 +165,21 @@ def test_a_front_whose_run_is_removed(runs: SlurmRuns):
     assert runs.cluster.call("scancel", job).returncode == 0
 
 
+# sbatch has taken too long as soon as it has submitted and hangs; nothing else has
 IMPATIENT = """
-import sys
+import os, subprocess, sys, time
 from backprop.engines.slurm import client as slurm_client
-slurm_client.CALL_LIMIT_S = 3.0
+plain, hangs = subprocess.Popen.communicate, sys.argv.pop(1)
+slurm_client.LOOK_LIMIT_S = slurm_client.CALL_LIMIT_S = 240.0
+
+def communicate(process, *words, **options):
+    if process.args[0] == "sbatch":
+        while not os.path.exists(hangs):
+            time.sleep(0.01)
+        options["timeout"] = 0.01
+    return plain(process, *words, **options)
+
+subprocess.Popen.communicate = communicate
 from backprop.__main__ import main
 main()
 """
@@ -175,12 +188,12 @@ main()
 def test_an_sbatch_that_takes_too_long(runs: SlurmRuns):
     """It has submitted, and says so to nobody within the time limit: the run is not started, and no job stays."""
     wrapped = Wrapped(runs, "sbatch", f'$real "$@"; {HANG}')
-    program = [runs.environment["BACKPROP_PYTHON"], "-c", IMPATIENT, "run", "--run-id", "r", "train.py"]
+    python, hangs = runs.environment["BACKPROP_PYTHON"], str(wrapped.seen)
+    program = [python, "-c", IMPATIENT, hangs, "run", "--run-id", "r", "train.py"]
     front = runs.start_program(program, stderr=subprocess.PIPE)
-    wrapped.wait_until_it_hangs()
     _, told = front.communicate(timeout=HANG_S)
     assert front.returncode == 2
-    assert "Slurm does not answer (sbatch, 3 s)" in told.decode()
+    assert "Slurm does not answer (sbatch, 240 s)" in told.decode()
     assert not runs.rundir("r").exists()
     assert runs.cluster.line() == []
 
@@ -234,7 +247,10 @@ def status_elsewhere(runs: SlurmRuns, silent_s: float) -> str:
     On one machine every lock shows. A copy of the home has none.
     """
     copy = runs.work / f"copy-{silent_s:g}"
+    (supervisor,) = runs.supervisors()
+    psutil.Process(supervisor).suspend()  # it would replace files while they are copied
     shutil.copytree(runs.home, copy)
+    psutil.Process(supervisor).resume()
     at = time.time() - silent_s
     os.utime(copy / "runs" / "r" / "journal.jsonl", (at, at))
     done = runs.call("status", "r", "--json", BACKPROP_HOME=str(copy), BACKPROP_MACHINE="elsewhere")
@@ -246,7 +262,7 @@ def test_a_job_that_runs_and_is_forgotten(forgetful: SlurmRuns):
     """Neither Slurm nor a lock tells of it: it is taken for lost once its journal is silent, not before, and is complete."""
     runs = forgetful
     lose_the_job(runs, "node1")
-    assert status_elsewhere(runs, 0) == status_elsewhere(runs, 30) == "running"
+    assert status_elsewhere(runs, 0) == status_elsewhere(runs, 10) == "running"  # 35 s, in which it must be looked
     assert status_elsewhere(runs, 40) == "interrupted"
     assert len(runs.supervisors()) == 1
     runs.let_them_complete()

@@ -11,11 +11,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.cli.test_sweep import TRAIN, entries
+from tests.cli.test_sweep import entries
 from tests.cli.test_sweep import status as sweep_status
 from tests.conftest import HANG_S, wait_for
 from tests.slurm.cluster import NODES, Cluster
 from tests.slurm.conftest import LONG_S, SlurmRuns, first_port, runs_on
+from tests.slurm.test_sweep import HELD
 from tests.slurm.test_sweep import WORDS as SWEEP
 
 
@@ -55,7 +56,7 @@ def test_scancel(runs: SlurmRuns):
     runs.wait_for_status("r", "stopped")
     document = runs.check("r", "stopped")
     assert "SIGTERM" in document["reason"]
-    resumed = runs.call("resume", "r", "-m", 0.05)
+    resumed = runs.call("resume", "r", "--until-step", 1)
     assert resumed.returncode == 0, resumed.stderr
     runs.check("r", "stopped", "timeboxed")
 
@@ -85,7 +86,7 @@ def test_a_killed_supervisor(runs: SlurmRuns):
     assert "run r interrupted after" in told.decode()
     document = runs.check("r", "interrupted")
     assert runs.job("r") in document["reason"]
-    resumed = runs.call("resume", "r", "-m", 0.05)
+    resumed = runs.call("resume", "r", "--until-step", 1)
     assert resumed.returncode == 0, resumed.stderr
     document = runs.check("r", "interrupted", "timeboxed")
     assert document["sessions"][1]["resumed_from"]
@@ -111,6 +112,7 @@ def test_a_lost_node(lossy: SlurmRuns):
     runs.wait_for_steps("r", 45)
     node = json.loads(runs.output("r").splitlines()[0])["node"]
     runs.cluster.kill_node(node, with_steps=True)
+    runs.cluster.give_up(node)
     runs.wait_for_steps("r", 5, session=2)
     runs.let_them_complete()
     assert front.wait(HANG_S) == 0
@@ -144,7 +146,7 @@ def test_a_forgotten_job(lossy: SlurmRuns):
     runs.wait_for_status("r", "interrupted")
     document = runs.check("r", "interrupted")
     assert f"does not know its job {job}" in document["reason"]
-    resumed = runs.call("resume", "r", "-m", 0.05)
+    resumed = runs.call("resume", "r", "--until-step", 1)
     assert resumed.returncode == 0, resumed.stderr
     runs.check("r", "interrupted", "timeboxed")
 
@@ -194,8 +196,8 @@ def test_a_machine_that_cannot_ask_slurm(runs: SlurmRuns):
 
 @pytest.fixture(scope="module")
 def cluster_that_gives_up() -> Iterator[Cluster]:
-    """One that forgets jobs at once, and takes silent nodes for dead."""
-    made = Cluster(first_port=first_port(1), min_job_age_s=5, node_timeout_s=10, kill_wait_s=3)
+    """One that forgets jobs at once."""
+    made = Cluster(first_port=first_port(1), min_job_age_s=5, kill_wait_s=3)
     yield made
     made.stop()
 
@@ -210,7 +212,7 @@ def test_a_stop_of_a_lost_run(lossy: SlurmRuns):
     """Its node is gone and Slurm has put it back, while its journal still calls it running: it leaves the line."""
     runs = lossy
     begin(runs)
-    lose(runs)
+    runs.cluster.give_up(lose(runs))
     wait_for(lambda: " PENDING " in "".join(runs.jobs()))
     stopped = runs.call("stop", "r")
     assert stopped.returncode == 0, stopped.stderr
@@ -224,12 +226,13 @@ def test_a_stop_that_nobody_heard(lossy: SlurmRuns):
     runs = lossy
     begin(runs)
     runs.cluster.stop_controller()  # so that nobody can notice
-    lose(runs)
+    node = lose(runs)
     stopping = runs.start("stop", "r")
     wait_for(lambda: list(runs.rundir("r").glob("asked/[!.]*")))
     stopping.send_signal(signal.SIGKILL)
     stopping.wait()
     runs.cluster.start_controller()
+    runs.cluster.give_up(node)
     runs.hurry("r")
     wait_for(lambda: not runs.jobs())  # it files the loss, and then hears
     document = runs.check("r", "interrupted")
@@ -242,24 +245,29 @@ def begin(runs: SlurmRuns) -> None:
     runs.wait_for_steps("r", 25)
 
 
-def lose(runs: SlurmRuns) -> None:
+def lose(runs: SlurmRuns) -> str:
     """The node that run r is on, with all that runs there."""
     node = json.loads(runs.output("r").splitlines()[0])["node"]
     runs.cluster.kill_node(node, with_steps=True)
     wait_for(lambda: not runs.supervisors())
+    return node
 
 
 def test_a_sweep_with_a_lost_node(lossy: SlurmRuns):
     """The trial that was on it goes on elsewhere in the rest of its rung, and the sweep comes to its end."""
     runs = lossy
-    runs.script(TRAIN)
+    runs.script(HELD)
+    hold = runs.work / "hold"
+    hold.touch()
     done = runs.call(*SWEEP, "-d")
     assert done.returncode == 0, done.stderr
     wait_for(lambda: len(entries(runs, "asked")) > 1)  # the first has shown that it continues from its checkpoint
     (doomed,) = [entry["run_id"] for entry in entries(runs, "asked")[1:2]]
-    runs.wait_for_steps(doomed, 10)
+    wait_for(lambda: '"step": 3' in runs.output(doomed))
     node = runs.told(doomed, "session_started")[0]["host"]
     runs.cluster.kill_node(node, with_steps=True)
+    runs.cluster.give_up(node)
+    hold.unlink()
     wait_for(lambda: sweep_status(runs)["state"] == "finished")
     assert runs.document(doomed)["sessions"][0]["status"] == "interrupted"
     ended = [(entry["trial"], entry["rung"]) for entry in entries(runs, "ended")]

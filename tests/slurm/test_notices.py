@@ -68,7 +68,7 @@ def test_a_run_that_leaves_the_line(runs: SlurmRuns):
 
 def test_a_run_that_leaves_the_line_between_two_sessions(runs: SlurmRuns):
     """Its last session's end, which was not told while another was to follow."""
-    runs.submit("r", "--sessions", 2, "-m", 0.04)
+    runs.submit("r", "--sessions", 2, "--until-step", 5)
     runs.wait_for_status("r", "queued", session=2)
     assert told(runs, "*") == []
     assert runs.call("stop", "r").returncode == 0
@@ -77,7 +77,7 @@ def test_a_run_that_leaves_the_line_between_two_sessions(runs: SlurmRuns):
 
 def test_a_stop_that_the_job_finds_when_it_begins(runs: SlurmRuns):
     """By the job, which has nothing left to do."""
-    runs.submit("r", "--sessions", 2, "-m", 0.04)
+    runs.submit("r", "--sessions", 2, "--until-step", 5)
     runs.wait_for_status("r", "queued", session=2)
     asked = {
         "event": "stop_asked",
@@ -111,12 +111,14 @@ def test_a_job_that_cannot_be_released(runs: SlurmRuns):
 def test_a_pause_and_each_wait(runs: SlurmRuns):
     """By the job, and by whoever submitted it: in the midst of things, when that is asked for."""
     configure(runs, {"command": recorder(runs), "on": ["queued", "paused"]})
-    runs.submit("r", "--sessions", 2, "-m", 0.1)
-    runs.wait_for_steps("r", 3)
+    runs.hold_before(5)
+    runs.submit("r", "--sessions", 2, "--until-step", 5)
+    runs.wait_for_steps("r", 4)
     assert runs.call("pause", "r").returncode == 0
     wait_for(lambda: told(runs, "paused"))
     assert len(told(runs, "queued")) == 1
     assert runs.call("resume", "r").returncode == 0
+    runs.let_go(5)
     wait_for(lambda: len(told(runs, "queued")) == 2)
     assert runs.call("stop", "r").returncode == 0
 

@@ -57,7 +57,25 @@ def test_a_detached_run_and_all_that_shows_it(runs: SlurmRuns):
 
 def test_the_timebox(runs: SlurmRuns):
     """The supervisor inside the job keeps it: stopped gracefully, saved, exit code of a timebox, resumable."""
-    done = runs.call("run", "--run-id", "r", "-m", 0.05, "train.py", "--", 10**9, 0.02)
+    runs.script(
+        """
+        def is_over():
+            with open(os.environ["BACKPROP_CONTROL"]) as file:
+                return json.load(file)["stop_wanted"]
+
+        step = 0
+        while not step or not is_over():
+            time.sleep(0.02)
+            step += 1
+            print(json.dumps({"step": step, "value": step * 3}), flush=True)
+        with open("saved.json", "w") as file:
+            json.dump({"counter": step}, file)
+        print(json.dumps({"event": "checkpoint_saved", "path": "saved.json", "step": step}), flush=True)
+        """
+    )
+    # the interrupt at its end may come before Python has begun to listen
+    command = ["env", "--ignore-signal=INT", sys.executable, "train.py"]
+    done = runs.call("run", "--run-id", "r", "-m", 0.05, "--", *command)
     assert done.returncode == 0, done.stderr
     assert "run r timeboxed after" in done.stderr
     document = runs.check("r", "timeboxed")
@@ -67,7 +85,7 @@ def test_the_timebox(runs: SlurmRuns):
 
 def test_resume(runs: SlurmRuns):
     """Another session of the run is another job, and goes on exactly at the newest checkpoint."""
-    runs.submit("r", "-m", 0.05, pause_s=0.02)
+    runs.submit("r", "--until-step", 5, pause_s=0.02)
     before = runs.wait_for_status("r", "timeboxed")
     first_job = runs.job("r")
     resumed = runs.start("resume", "r", "-m", 5, stderr=subprocess.PIPE)
@@ -225,7 +243,18 @@ def test_sessions(runs: SlurmRuns):
     notify = [{"command": [sys.executable, str(runs.work / "tell.py")]}]
     (runs.work / "backprop.config.json").write_text(json.dumps({"notify": notify}))
     front = runs.start(
-        "run", "--run-id", "r", "--sessions", 3, "-m", 0.04, "train.py", "--", 10**9, 0.02, stderr=subprocess.PIPE
+        "run",
+        "--run-id",
+        "r",
+        "--sessions",
+        3,
+        "--until-step",
+        5,
+        "train.py",
+        "--",
+        10**9,
+        0.02,
+        stderr=subprocess.PIPE,
     )
     _, told = front.communicate(timeout=HANG_S)
     assert front.returncode == 0, told.decode()
@@ -242,7 +271,7 @@ def test_sessions(runs: SlurmRuns):
 
 def test_wait_waits_for_further_sessions(runs: SlurmRuns):
     """`wait` and `logs -f` do not take the end of one timebox for the end of the run."""
-    runs.submit("r", "--sessions", 2, "-m", 0.04, pause_s=0.02)
+    runs.submit("r", "--sessions", 2, "--until-step", 5, pause_s=0.02)
     following = runs.start("logs", "r", "-f", stdout=subprocess.PIPE)
     waited = runs.start("wait", "r", stderr=subprocess.PIPE)
     _, told = waited.communicate(timeout=HANG_S)
@@ -253,7 +282,7 @@ def test_wait_waits_for_further_sessions(runs: SlurmRuns):
 
 def test_a_turn_that_never_comes(runs: SlurmRuns):
     """What the governor on the node refuses is not put back into Slurm's line, to be refused there again."""
-    runs.submit("r", "-m", 0.04)
+    runs.submit("r", "--until-step", 5)
     runs.wait_for_status("r", "timeboxed")
     resumed = runs.call("resume", "r", "--min-free-ram", 999999)
     assert resumed.returncode == 75, resumed.stderr
@@ -274,7 +303,7 @@ def test_a_resume_after_leaving_the_line(runs: SlurmRuns):
     runs.rundir("r").joinpath("asked", "1").write_text(
         '{"event":"stop_asked","at":"2026-01-01T00:00:00Z","session":1,"by":"user","detail":"late"}'
     )
-    resumed = runs.call("resume", "r", "-d", "-m", 0.04)
+    resumed = runs.call("resume", "r", "-d", "--until-step", 5)
     assert resumed.returncode == 0, resumed.stderr
     hurry = ["scontrol", "update", f"JobId={runs.job('r')}", "StartTime=now"]
     wait_for(lambda: runs.cluster.call(*hurry).returncode == 0)
@@ -284,7 +313,7 @@ def test_a_resume_after_leaving_the_line(runs: SlurmRuns):
 
 def test_a_job_that_another_one_replaced(runs: SlurmRuns):
     """An older job of the run that comes to life leaves it alone; a resume takes it out of the line."""
-    runs.submit("r", "--sessions", 2, "-m", 0.04)
+    runs.submit("r", "--sessions", 2, "--until-step", 5)
     runs.wait_for_status("r", "queued", session=2)
     older = runs.cluster.call("sbatch", "--parsable", "--output=/dev/null", str(runs.rundir("r") / "job.sh"))
     assert older.returncode == 0, older.stderr
@@ -298,7 +327,7 @@ def test_a_job_that_another_one_replaced(runs: SlurmRuns):
 def test_a_stop_between_two_sessions(runs: SlurmRuns):
     """After one timebox, and before its job stands in line for the next: it is heard, and no other session begins."""
     held = HeldBack(runs, "scontrol", "*show*job*")
-    runs.submit("r", "--sessions", 2, "-m", 0.04)
+    runs.submit("r", "--sessions", 2, "--until-step", 5)
     held.wait()
     assert runs.told("r", "session_ended")
     stopped = runs.call("stop", "r")

@@ -3,15 +3,21 @@
 import json
 import subprocess
 
-from tests.cli.test_sweep import TRAIN, check_whole, entries, status
+from tests.cli.test_sweep import TRAIN, UNHURRIED, check_whole, entries, status
 from tests.conftest import BACKPROP, wait_for
-from tests.slurm.conftest import LONG_S, SlurmRuns
+from tests.slurm.conftest import SlurmRuns
 
-SECOND = 1 / 60  # minutes
 WORDS = (
-    "sweep", "train.py", "-n", "s", "--goal", "max:score", "--sampler", "random", "--param", "lr=0.1..0.9",
-    "--rung", 3 * SECOND, "--eta", 2, "--max-rungs", 2, "-p", 2, "--budget", 20 * SECOND,
+    "sweep", "train.py", "-n", "s", "--goal", "max:score", "--sampler", "grid", "--param", "lr=0.1,0.3,0.5,0.9",
+    "--eta", 2, "--max-rungs", 2, "-p", 2, *UNHURRIED, "--rung-steps", 40,
 )  # fmt: skip
+# all but the first of the grid stay after their third step while there is a file
+HELD = TRAIN.replace(
+    "        step += 1\n",
+    '        while step == 3 and options["--lr"] != "0.1" and os.path.exists("hold"):\n'
+    "            time.sleep(0.01)\n"
+    "        step += 1\n",
+)
 
 
 def test_trials_are_jobs(runs: SlurmRuns):
@@ -26,20 +32,24 @@ def test_trials_are_jobs(runs: SlurmRuns):
     assert promoted
     sessions = {session["request_id"]: session for run in found for session in run["sessions"]}
     assert all(sessions[entry["request_id"]]["resumed_from"] for entry in promoted)
-    assert sum(entry["timebox_s"] for entry in entries(runs, "asked", "promoted", "continued")) <= 20 + 1e-6
+    budget_s = 60 * WORDS[WORDS.index("--budget") + 1]
+    assert sum(entry["timebox_s"] for entry in entries(runs, "asked", "promoted", "continued")) <= budget_s + 1e-6
     assert status(runs)["state"] == "finished"
     wait_for(lambda: not runs.jobs())
 
 
 def test_a_stopped_sweep_cancels_its_jobs_and_goes_on(runs: SlurmRuns):
     """Also those that Slurm has not started."""
-    runs.script(TRAIN)
+    runs.script(HELD)
+    hold = runs.work / "hold"
+    hold.touch()
     done = runs.call(*WORDS, "-d")
     assert done.returncode == 0, done.stderr
     wait_for(lambda: len(entries(runs, "asked")) > 1)
     assert runs.call("sweep", "stop", "s").returncode == 0
     wait_for(lambda: not runs.jobs())
     assert status(runs)["state"] == "stopped"
+    hold.unlink()
     done = runs.call("sweep", "resume", "s")
     assert done.returncode == 0, done.stderr
     check_whole(runs)
@@ -48,7 +58,9 @@ def test_a_stopped_sweep_cancels_its_jobs_and_goes_on(runs: SlurmRuns):
 
 def test_the_sweeper_is_a_job_that_is_requeued(runs: SlurmRuns):
     """Slurm ends it, as for a preemption, and starts it again: it stops its trials, and goes on with them."""
-    runs.script(TRAIN)
+    runs.script(HELD)
+    hold = runs.work / "hold"
+    hold.touch()
     words = " ".join(str(word) for word in WORDS)
     (runs.work / "sweep.sh").write_text(
         "#!/bin/bash\n"
@@ -70,7 +82,8 @@ def test_the_sweeper_is_a_job_that_is_requeued(runs: SlurmRuns):
         return len(entries(runs, "began")) > 1
 
     wait_for(has_begun_again, why_not=lambda: "\n".join(runs.cluster.line()))
-    wait_for(lambda: status(runs)["state"] == "finished", LONG_S, (runs.work / "sweeper.log").read_text)
+    hold.unlink()
+    wait_for(lambda: status(runs)["state"] == "finished", why_not=(runs.work / "sweeper.log").read_text)
     wait_for(lambda: not runs.jobs())
     check_whole(runs)
     found = json.loads(runs.call("list", "--json").stdout)

@@ -77,10 +77,15 @@ def test_the_same_words_as_here(runs: SlurmRuns):
     runs.check("r-there", "failed", "failed", "completed")
 
 
+PROGRESS = re.compile(r"^(backprop: )?(step \d|running).* (left|stopping)$")  # said twice a minute
+
+
 def without_figures(lines: list[str]) -> list[str]:
-    """But for what is waited for, which job it is, times of day, and how long something took."""
+    """But for what is waited for, which job it is, how far it is, times of day, and how long something took."""
     told = (
-        re.sub(r" · Slurm job .*", "", line) for line in lines if not re.search(r"RUN (queued:|is Slurm job)", line)
+        re.sub(r" · Slurm job .*", "", line)
+        for line in lines
+        if not re.search(r"RUN (queued:|is Slurm job)", line) and not PROGRESS.search(line)
     )
     return [re.sub(r"\d\d:\d\d:\d\d|\d+(\.\d+)?", "N", line) for line in told]
 
@@ -97,12 +102,14 @@ def test_a_pause_holds_a_run_in_its_job(runs: SlurmRuns):
     assert document["status"] == "paused"
     assert document["reason"].startswith("`backprop pause` by ")
     front.shows("backprop: paused: `backprop pause` by ", " left")
-    shown, written, later = front.text, runs.output("r"), runs.document("r")
+    wait_for_redraws(front, 2)  # of what was seen after that
+    shown = wait_for(lambda: text if (text := front.text).rstrip().endswith(" left") else None)  # not half of a line
+    written, later = runs.output("r"), runs.document("r")
     assert {process.status() for process in runs.tree()} == {psutil.STATUS_STOPPED}
     assert (later["elapsed_s"], runs.output("r")) == (document["elapsed_s"], written)
     assert "run r is already paused" in ok(runs, "pause", "r")
-    time.sleep(1.1)  # the time left is shown in seconds
-    assert front.text == shown
+    wait_for_redraws(front, 6)  # four a second, and the time left is shown in seconds
+    wait_for(lambda: front.text == shown)
     assert "run r resumed" in ok(runs, "resume", "r")
     wait_for(lambda: re.search(rb"backprop: `backprop resume` by .*: continuing\r\n", front.written))
     runs.let_them_complete()
@@ -112,7 +119,15 @@ def test_a_pause_holds_a_run_in_its_job(runs: SlurmRuns):
     (continued,), (ended,) = runs.told("r", "continued"), runs.told("r", "session_ended")
     (launched,) = runs.told("r", "trainer_launched")
     lasted_s = (_time(ended) - _time(launched)).total_seconds()
-    assert document["elapsed_s"] == pytest.approx(lasted_s - continued["paused_s"], abs=1.0)
+    assert later["elapsed_s"] <= document["elapsed_s"]
+    # about its length without the pause, of two seconds at least: it is measured by another clock, a little earlier
+    assert document["elapsed_s"] < lasted_s - continued["paused_s"] / 2
+
+
+def wait_for_redraws(front: Terminal, count: int) -> None:
+    """Until its last line, with the time left, was drawn so many times more."""
+    before = front.written.count(b" left")
+    wait_for(lambda: front.written.count(b" left") >= before + count)
 
 
 def _time(entry: dict) -> datetime:
@@ -181,8 +196,9 @@ def test_a_suspension_that_never_comes(runs: SlurmRuns):
     runs.wait_for_steps("r", 5)
     (supervisor,) = runs.supervisors()
     os.kill(supervisor, signal.SIGTSTP)
-    runs.wait_for_status("r", "paused")
-    runs.wait_for_status("r", "running")
+    wait_for(lambda: runs.told("r", "continued"))
+    assert len(runs.told("r", "paused")) == len(runs.told("r", "continued")) == 1
+    assert runs.document("r")["status"] == "running"
     runs.wait_for_steps("r", runs.output("r").count('"step"') + 5)
     ok(runs, "stop", "r")
     runs.check("r", "stopped")
@@ -227,7 +243,7 @@ def test_a_wait_for_what_was_cancelled_in_line(runs: SlurmRuns):
     runs.submit("r", IN_LINE)
     assert runs.cluster.call("scancel", runs.job("r")).returncode == 0
     runs.wait_for_status("r", "interrupted", session=0)
-    assert runs.call("wait", "r", timeout_s=30).returncode != 0
+    assert runs.call("wait", "r").returncode != 0
     runs.check("r")
 
 
@@ -342,7 +358,7 @@ def test_whoever_watches_hurries_the_job(runs: SlurmRuns):
 def test_a_stop_while_the_job_puts_itself_back(runs: SlurmRuns):
     """It has looked for requests, and is not in Slurm's line yet: it is taken from there as soon as it is."""
     held = HeldBack(runs, "scontrol", "requeue*")
-    runs.submit("r", "--sessions", 2, "-m", 0.04)
+    runs.submit("r", "--sessions", 2, "--until-step", 5)
     held.wait()
     stopping = runs.start("stop", "r", stderr=subprocess.PIPE)
     wait_for(lambda: list(runs.rundir("r").glob("asked/[!.]*")))
@@ -438,6 +454,7 @@ def test_every_point_is_exported(ended: tuple[SlurmRuns, list[str]]):
     assert list(documents) == ids
     for number, run_id in enumerate(ids, start=1):
         points = [line for line in lines if line["kind"] == "point" and line["run"] == run_id]
+        points = [point for point in points if point["metric"] == "loss"]  # not what was measured
         assert [(point["step"], point["value"]) for point in points] == [(n, 1 / (n + number)) for n in range(30)]
         assert {point["session"] for point in points} == {1}
         elapsed_s = documents[run_id]["elapsed_s"]

@@ -148,7 +148,7 @@ def remaining(run: Run, entries: Sequence[Entry]) -> Assignment | None:
     if done and not _is_continued(done[-1], may_retry=retries >= 0):
         return None
     left_s = submitted.limits.timebox_s - used_s
-    if used_up >= submitted.sessions or left_s < _WORTH_A_RETRY_S:
+    if used_up >= submitted.sessions or (used_s and left_s < _WORTH_A_RETRY_S):
         return None
     return Assignment(
         submitted=submitted, timebox_s=left_s, timebox=used_up + 1, is_first=not done, retries=max(0, retries)

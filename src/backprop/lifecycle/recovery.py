@@ -10,11 +10,11 @@ from backprop import engines, host
 from backprop.engines.base import Phase
 from backprop.errors import BusyError
 from backprop.lifecycle import continuation
-from backprop.records import Run, RunSpec, Say, Session, Status
+from backprop.records import Run, RunSpec, Say, Session, Status, StopReason
 from backprop.store.files import NotAFileError, foreign_owner
 from backprop.store.home import Home
 from backprop.store.journal import file as journals
-from backprop.store.journal.entries import Entry, Refused, SessionEnded, Submitted, TrainerLaunched
+from backprop.store.journal.entries import Entry, Refused, SessionEnded, StopRequested, Submitted, TrainerLaunched
 from backprop.store.journal.file import Journal
 from backprop.store.journal.fold import RunReader, fold
 from backprop.store.rundir import RunDir
@@ -43,22 +43,32 @@ def reconcile(
         reason = why or "its supervisor died while it was queued for another session"
         journal.append(Refused(at=datetime.now(timezone.utc), reason=reason, figures={}, is_presumed=True))
     elif session is None:
-        journal.append(_interrupted(0, why or "its supervisor died before the trainer was started", 0.0))
+        journal.append(_ended(0, why or "its supervisor died before the trainer was started", 0.0))
     else:
         death = _end_orphans(rundir, session, session.grace_s if patience_s is None else patience_s, say)
         _remove_leftovers(rundir, session, entries)
-        journal.append(_interrupted(session.number, why or death, _elapsed_s(rundir, session)))
+        journal.take_requests()
+        kill = _kill_request(journals.read(rundir.journal_path)[0], session.number)
+        journal.append(_ended(session.number, why or death, _elapsed_s(rundir, session), kill))
     return True
 
 
-def _interrupted(session: int, reason: str, elapsed_s: float) -> SessionEnded:
+def _kill_request(entries: Sequence[Entry], session: int) -> StopRequested | None:
+    """The user's `stop --now` of a session."""
+    asked = (one for one in entries if isinstance(one, StopRequested) and one.session == session)
+    return next((one for one in asked if one.now and one.by is StopReason.USER), None)
+
+
+def _ended(session: int, reason: str, elapsed_s: float, kill: StopRequested | None = None) -> SessionEnded:
+    """How a session ends whose supervisor is dead. kill: then its user wanted that."""
     return SessionEnded(
         at=datetime.now(timezone.utc),
         session=session,
-        status=Status.INTERRUPTED,
-        reason=reason,
+        status=Status.INTERRUPTED if kill is None else Status.STOPPED,
+        reason=reason if kill is None else f"{kill.detail}; {reason}",
         exit_code=None,
         elapsed_s=elapsed_s,
+        stopped_by=None if kill is None else kill.by,
     )
 
 
@@ -185,12 +195,12 @@ def is_being_requeued(rundir: RunDir, run: Run) -> bool:
 def is_about_to_requeue(rundir: RunDir, ended: Run) -> bool:
     """Whether a Slurm job has ended a session, and is to be requeued for the next, or has been since `ended` was read.
 
-    Blocks for some seconds at most, and only where another session is due.
+    True, too, while Slurm does not answer. Blocks for some seconds at most, and only where another session is due.
     """
     entries, _ = journals.read(rundir.journal_path)
     if continuation.remaining(ended, entries) is None:
         return not fold(ended.spec, entries).status.is_final
-    if engines.cluster().observe(ended).phase in {Phase.PENDING, Phase.RUNNING}:
+    if engines.cluster().observe(ended).phase is not Phase.ENDED:
         return True
     # Slurm reports a job as FAILED for a moment while it requeues it, which the journal has said before
     return not fold(ended.spec, journals.read(rundir.journal_path)[0]).status.is_final

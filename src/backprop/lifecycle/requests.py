@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import datetime, timezone
 from typing import NamedTuple
@@ -38,6 +38,7 @@ STOP_NOW_S = 5.0  # how long a supervisor may take to handle a `stop --now` befo
 END_S = 45.0  # the same for an engine to end it by force: Slurm's KillWait is 30 s
 PAUSE_S = 10.0  # the same for a pause, and for its end
 _START_S = 120.0  # an orphan that is saving gets its grace before the next session starts
+_BETWEEN_SESSIONS_S = 30.0  # in which the next one is queued, or the process ends
 _LOOK_S = 0.25
 # nothing in the folder of the run is taken for a module of ours, and its trainer's environment stays as it is
 _PROGRAM = "import sys; sys.path[:] = [p for p in sys.path if p]; from backprop.__main__ import main; main()"
@@ -54,6 +55,27 @@ def supervisor_to_stop(home: Home, run: Run) -> SupervisorInfo | None:
     return SupervisorInfo(last.number + 1, last.supervisor_pid, last.host, 0.0, is_queued=True, is_on_slurm=True)
 
 
+def _who_answers(
+    home: Home, spec: RunSpec, answering: Callable[[Run], SupervisorInfo | None] = current_supervisor
+) -> tuple[RunState, SupervisorInfo]:
+    """A run as it is now, and the supervisor that answers for it. Waits while its process is between two sessions.
+
+    A request would apply to neither of them. answering: gives the supervisor of a run. Raises UsageError when it has
+    none, BusyError when the next session does not begin for long.
+    """
+    deadline = time.monotonic() + _BETWEEN_SESSIONS_S
+    while True:
+        seen = look(home, spec)
+        found = answering(seen.run)
+        if found is not None:
+            return seen, found
+        if not recovery.is_held(home.rundir(spec.id)):
+            raise not_running(seen.run)
+        if time.monotonic() > deadline:
+            raise BusyError(f"run {spec.id} has ended a session, and its process has begun no other yet; try again.")
+        time.sleep(_LOOK_S)
+
+
 def request_stop(
     home: Home, run: Run, *, now: bool = False, by: str = "backprop stop", dequeue: bool = True
 ) -> SupervisorInfo:
@@ -61,13 +83,11 @@ def request_stop(
 
     by: what the user typed or pressed. dequeue: False while Slurm does not respond, so that each of many runs does not
     wait for it again: a queued one handles the request when its job starts. Returns the supervisor that will handle it.
-    Raises UsageError when the run is not active, and BusyError when Slurm, where it may be queued, does not respond.
+    Raises UsageError when the run is not active, and BusyError when Slurm, where it may be queued, does not respond, or
+    when its process, which is between two sessions, does not come to the next: only for that it waits.
     """
-    seen = look(home, run.spec)
+    seen, answering = _who_answers(home, run.spec, lambda seen: supervisor_to_stop(home, seen))
     standing, detail = seen.run, asked_by(by)
-    answering = supervisor_to_stop(home, standing)
-    if answering is None:
-        raise not_running(standing)
     path = home.rundir(run.spec.id).journal_path
     is_here = not standing.is_on_slurm and answering.host == host.name()
     try:
@@ -137,13 +157,13 @@ def _say_nothing(text: str) -> None:
 
 
 def request_pause(home: Home, run: Run, *, by: str = "backprop pause") -> None:
-    """Ask a run to pause until `request_resume`. Does not wait for it.
+    """Ask a run to pause until `request_resume`. Does not wait for it, except between two sessions for the next.
 
     Raises UsageError when it cannot be paused: it is not running, is being stopped, or trains on several nodes;
-    BusyError when it is queued, or paused already.
+    BusyError when it is queued, paused already, or has been between two sessions for too long.
     """
-    now = look(home, run.spec)
-    answering, run_id = _active_supervisor(now.run), run.spec.id
+    now, answering = _who_answers(home, run.spec)
+    run_id = run.spec.id
     if now.run.waiter is not None:
         raise BusyError(f"run {run_id} is queued: there is nothing to pause yet. To stop it: backprop stop {run_id}")
     nodes = 1 if now.run.last_session is None else now.run.last_session.nodes
@@ -181,14 +201,14 @@ def request_move(home: Home, run: Run, priority: int | None, *, by: str = "backp
 
 
 def request_resume(home: Home, run: Run, *, by: str = "backprop resume", has_options: bool = False) -> None:
-    """Ask a run that a user paused to resume. Does not wait for it. What the governor paused stays so until it is cool.
+    """Ask a run that a user paused to resume; waits as a pause does. What the governor paused stays so until it cools.
 
     A run that is about to be paused is paused, and resumes at once. Raises BusyError when no user has paused it: the
     message says who has, and what helps. has_options: meant for another session, so that a paused run is not resumed:
     raises UsageError.
     """
-    now = look(home, run.spec)
-    answering, run_id = _active_supervisor(now.run), run.spec.id
+    now, answering = _who_answers(home, run.spec)
+    run_id = run.spec.id
     if now.is_paused_by_user or now.is_asked_to_pause:
         if has_options:
             how = "paused" if now.is_paused_by_user else "asked to pause"
@@ -318,13 +338,6 @@ def _end_without_supervisor(home: Home, spec: RunSpec, asked: SupervisorInfo, sa
 
 
 # -- the journal
-
-
-def _active_supervisor(run: Run) -> SupervisorInfo:
-    answering = current_supervisor(run)
-    if answering is None:
-        raise not_running(run)
-    return answering
 
 
 def not_running(run: Run) -> UsageError:

@@ -7,6 +7,7 @@ import sys
 import time
 from datetime import datetime, timezone
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import psutil
@@ -18,7 +19,7 @@ from backprop.engines.slurm import engine as slurm
 from backprop.engines.slurm import rendezvous
 from backprop.engines.slurm.client import Job, SlurmError
 from backprop.errors import UsageError
-from backprop.records import Gpu, Limits, Run, RunSpec, SlurmRequest, Status, Waiter
+from backprop.records import Gpu, Limits, Run, RunSpec, Session, SlurmRequest, Status, Waiter
 from backprop.store.rundir import RunDir
 from backprop.supervisor import environment
 from tests.conftest import wait_for
@@ -207,13 +208,13 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_jobs_of_a_user(client: Path):
     """Ours by id, with the state and the reason; a reason may hold anything, and so may other people's names."""
-    put(client, "squeue", "cat <<'END'\n7|PENDING||Resources|backprop-a\n8_1|RUNNING|n[1-2]|None|backprop-b\n"
-        "5|RUNNING|n1|None|two\nlines|and bars\n9|PENDING||(a|b, c)|backprop-x\n10|NODE_FAIL|n1|NodeDown|backprop-y\n"
-        "11|POWER_UP_NODE|n1|None|backprop-z\nEND")  # fmt: skip
+    put(client, "squeue", "cat <<'END'\n7|PENDING||AT|Resources|backprop-a\n8_1|RUNNING|n[1-2]|AT|None|backprop-b\n"
+        "5|RUNNING|n1|AT|None|two\nlines|and bars\n9|PENDING||AT|(a|b, c)|backprop-x\n10|NODE_FAIL|n1|AT|NodeDown|backprop-y\n"
+        "11|POWER_UP_NODE|n1|AT|None|backprop-z\nEND")  # fmt: skip
     found = slurm_client.jobs("me")
     assert set(found) == {"7", "8_1", "9", "10", "11"}
-    assert found["7"] == Job(id="7", name="backprop-a", state="PENDING", reason="Resources")
-    assert found["8_1"] == Job(id="8_1", name="backprop-b", state="RUNNING", nodes="n[1-2]")
+    assert found["7"] == Job(id="7", name="backprop-a", state="PENDING", queued_at="AT", reason="Resources")
+    assert found["8_1"] == Job(id="8_1", name="backprop-b", state="RUNNING", nodes="n[1-2]", queued_at="AT")
     assert found["9"].reason == "(a|b, c)"
     phases = [job.phase for job in found.values()]
     assert phases == [Phase.PENDING, Phase.RUNNING, Phase.PENDING, Phase.ENDED, Phase.RUNNING]
@@ -271,7 +272,7 @@ def test_a_job_that_an_older_look_does_not_know_is_not_lost(client: Path):
     """One answer serves many runs, but a job that was submitted after it is asked for once more."""
     put(client, "squeue", f"cat {client}/jobs; echo called >> {client}/calls")
     jobs = client / "jobs"
-    jobs.write_text("1|RUNNING|n1|None|backprop-a\n")
+    jobs.write_text("1|RUNNING|n1|AT|None|backprop-a\n")
     cluster = slurm.SlurmEngine()
     waiter = Waiter(session=1, host="h", supervisor_pid=0, since=datetime.now(timezone.utc))
     first, second = (
@@ -283,9 +284,9 @@ def test_a_job_that_an_older_look_does_not_know_is_not_lost(client: Path):
         for run_id, job in (("a", "1"), ("b", "2"))
     )
     assert cluster.observe(first).phase is Phase.RUNNING
-    jobs.write_text("1|RUNNING|n1|None|backprop-a\n2|PENDING||Priority|backprop-b\n")
+    jobs.write_text("1|RUNNING|n1|AT|None|backprop-a\n2|PENDING||AT|Priority|backprop-b\n")
     assert cluster.observe(second).phase is Phase.PENDING
-    jobs.write_text("2|PENDING||Priority|backprop-b\n")
+    jobs.write_text("2|PENDING||AT|Priority|backprop-b\n")
     cluster.invalidate()
     assert cluster.observe(first).phase is Phase.ENDED
 
@@ -302,7 +303,7 @@ def test_many_jobs_that_are_gone_cost_one_call(client: Path):
 
 def test_a_busy_controller_is_asked_less_often(client: Path):
     """An answer that took long serves for a longer while."""
-    put(client, "squeue", f"echo called >> {client}/calls; sleep 0.3; echo '1|PENDING||Priority|backprop-r'")
+    put(client, "squeue", f"echo called >> {client}/calls; sleep 0.3; echo '1|PENDING||AT|Priority|backprop-r'")
     waiter = Waiter(session=1, host="h", supervisor_pid=0, since=SPEC.created_at, job="1")
     cluster, run = slurm.SlurmEngine(), Run(spec=SPEC, status=Status.QUEUED, waiter=waiter)
     assert cluster.observe(run).phase is Phase.PENDING
@@ -311,9 +312,40 @@ def test_a_busy_controller_is_asked_less_often(client: Path):
     assert (client / "calls").read_text() == "called\n"
 
 
+def test_a_requeued_job_is_not_hurried_too_soon_after_its_last_requeue(client: Path, monkeypatch: pytest.MonkeyPatch):
+    """Slurm fails a job that starts right after its requeue, also where it was seen waiting after the requeue before."""
+    now = [0.0]
+    monkeypatch.setattr(slurm, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    put(client, "scontrol", f"case $1 in update) echo $* >> {client}/hurried;; *) cat {client}/shown;; esac")
+    session = Session(number=1, status=Status.TIMEBOXED, started_at=AT, timebox_s=1, grace_s=1, host="h", supervisor_pid=1, job="1")  # fmt: skip
+    waiter = Waiter(session=2, host="h", supervisor_pid=0, since=AT, job="1")
+    run = Run(spec=SPEC, status=Status.QUEUED, latest=(session,), waiter=waiter)
+    cluster = slurm.SlurmEngine()
+
+    def look(at_s: float, queued_at: str, shown: str | None = None) -> bool:
+        """Whether the job is hurried then. shown: how and since when it waits a moment after that look."""
+        now[0] = at_s
+        put(client, "squeue", f"echo '1|PENDING||{queued_at}|BeginTime|backprop-r'")
+        (client / "shown").write_text(shown or f"JobState=PENDING Restarts=1 SubmitTime={queued_at} Requeue=1")
+        cluster.hurry(run, cluster.observe(run))
+        return (client / "hurried").exists()
+
+    assert not look(0, "10:00:00")
+    assert not look(60, "10:00:59")
+    assert not look(70, "10:00:59", "JobState=PENDING SubmitTime=10:01:09")
+    assert not look(80, "10:00:59", "JobState=COMPLETING SubmitTime=10:00:59")
+    assert look(90, "10:00:59")
+    assert look(100, "10:00:59")
+    assert (client / "hurried").read_text() == "update JobId=1 StartTime=now\n"  # once
+
+
 def test_why_a_job_ended_that_could_never_be_placed(client: Path):
     """One that waited for its time before it was looked at ends as failed: it is told apart from one that failed."""
-    put(client, "squeue", "echo '1|FAILED||BadConstraints|backprop-r'; echo '2|FAILED|n1|NonZeroExitCode|backprop-r'")
+    put(
+        client,
+        "squeue",
+        "echo '1|FAILED||AT|BadConstraints|backprop-r'; echo '2|FAILED|n1|AT|NonZeroExitCode|backprop-r'",
+    )
     waiter = Waiter(session=1, host="h", supervisor_pid=0, since=SPEC.created_at)
     run = Run(spec=SPEC, status=Status.QUEUED, waiter=msgspec.structs.replace(waiter, job="1"))
     seen = slurm.SlurmEngine().observe(run)
@@ -420,7 +452,7 @@ def test_how_nodes_find_one_another(client: Path):
 @pytest.mark.parametrize("way", ["cancel", "withdraw"])
 def test_only_a_job_with_the_runs_name_is_cancelled(client: Path, name: str, is_ours: bool, way: str):
     """A record names a job by its number, which may be that of any other: by chance, or on purpose."""
-    put(client, "squeue", f"echo '7|PENDING||None|{name}'")
+    put(client, "squeue", f"echo '7|PENDING||AT|None|{name}'")
     put(client, "scontrol", "exit 0")
     put(client, "scancel", f'echo "$*" >> {client}/cancelled')
     waiter = Waiter(session=1, host="h", supervisor_pid=0, since=datetime.now(timezone.utc), job="7")

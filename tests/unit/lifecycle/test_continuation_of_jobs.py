@@ -106,6 +106,16 @@ def test_what_could_not_be_started_is_not_tried_again():
     assert remaining(fold(SPEC, entries), entries) is None
 
 
+@pytest.mark.parametrize("ends", [[], [(Status.TIMEBOXED, 0.8, StopReason.TIMEBOX)]])
+def test_a_timebox_under_a_second_is_a_session(ends: list):
+    """Only the rest of one that was broken off is not worth another."""
+    limits = msgspec.structs.replace(LIMITS, timebox_s=0.8)
+    entries = [msgspec.structs.replace(SUBMITTED, limits=limits, sessions=2), *sessions(*ends)]
+    found = remaining(fold(SPEC, entries), entries)
+    assert found is not None
+    assert found.timebox_s == 0.8
+
+
 def test_nothing_was_submitted():
     """A run of this machine has no assignment."""
     assert remaining(fold(SPEC, []), []) is None

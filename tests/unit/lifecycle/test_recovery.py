@@ -12,9 +12,9 @@ from backprop import engines
 from backprop.engines.base import Observation, Phase
 from backprop.engines.slurm.engine import SlurmEngine
 from backprop.lifecycle import recovery
-from backprop.records import Run, Status
+from backprop.records import Run, Status, StopReason
 from backprop.store.journal import file as journals
-from backprop.store.journal.entries import Entry, Queued, SessionEnded, SessionStarted, Submitted
+from backprop.store.journal.entries import Entry, Queued, SessionEnded, SessionStarted, StopRequested, Submitted
 from backprop.store.journal.file import Journal
 from backprop.store.journal.fold import fold
 from backprop.store.rundir import RunDir
@@ -53,6 +53,30 @@ def test_a_run_whose_supervisor_died_between_two_sessions(rundir: RunDir):
     assert (run.status, run.waiter, len(run.sessions)) == (Status.TIMEBOXED, None, 1)
 
 
+@pytest.mark.parametrize(
+    ("by", "now", "status"),
+    [
+        (StopReason.USER, True, Status.STOPPED),
+        (StopReason.USER, False, Status.INTERRUPTED),
+        (StopReason.GOVERNOR, True, Status.INTERRUPTED),
+    ],
+)
+def test_a_session_that_its_user_killed(rundir: RunDir, by: StopReason, now: bool, status: Status):
+    """It was stopped, also where its supervisor did not answer and was killed. Nobody else wanted its supervisor dead."""
+    asked = StopRequested(at=AT, session=1, by=by, detail="`backprop stop` by me", now=now)
+    run = reconciled(rundir, STARTED, asked)[1]
+    assert (run.status, run.stopped_by) == (status, by)
+    assert run.reason is not None
+    assert run.reason.startswith("`backprop stop` by me; its supervisor (pid ") is (status is Status.STOPPED)
+
+
+def test_a_session_that_its_user_killed_on_slurm(rundir: RunDir):
+    """There a request waits beside the journal, and nobody has taken it."""
+    with closing(Journal(rundir.journal_path)) as asking:
+        asking.ask(StopRequested(at=AT, session=1, by=StopReason.USER, detail="`backprop stop` by me", now=True))
+    assert reconciled(rundir, STARTED)[1].status is Status.STOPPED
+
+
 def test_a_session_took_no_longer_than_until_now(rundir: RunDir):
     """Also where the clock of the file system, or ours before a correction, is ahead."""
     started = msgspec.structs.replace(STARTED, at=datetime.now(timezone.utc) - timedelta(seconds=10))
@@ -75,19 +99,20 @@ def test_a_run_that_has_ended_is_left_as_it_is(rundir: RunDir):
 class _Cluster(SlurmEngine):
     """One whose job is requeued while it is asked for: the journal says so, and Slurm says that it has FAILED."""
 
-    def __init__(self, journal: Journal, *entries: Entry) -> None:
+    def __init__(self, journal: Journal, *entries: Entry, phase: Phase = Phase.ENDED) -> None:
         super().__init__()
         self._journal = journal
         self._entries = entries
+        self._phase = phase
 
     def observe(self, run: Run) -> Observation:
         self._journal.append(*self._entries)
-        return Observation(Phase.ENDED)
+        return Observation(self._phase)
 
 
-@pytest.mark.parametrize("is_recorded", [None, "before", "while Slurm is asked"])
+@pytest.mark.parametrize("is_recorded", [None, "before", "while Slurm is asked", "Slurm does not answer"])
 def test_a_job_that_is_requeued_meanwhile(rundir: RunDir, monkeypatch: pytest.MonkeyPatch, is_recorded: str | None):
-    """Whoever saw the end of the session before it was recorded is told that another follows."""
+    """Whoever saw the end of the session before it was recorded is told that another follows, or may."""
     submitted = Submitted(at=AT, session=1, host="h", limits=LIMITS, job="7", sessions=2)
     again = msgspec.structs.replace(submitted, session=2, is_again=True)
     with closing(Journal(rundir.journal_path)) as journal:
@@ -97,6 +122,7 @@ def test_a_job_that_is_requeued_meanwhile(rundir: RunDir, monkeypatch: pytest.Mo
         assert ended.status is Status.TIMEBOXED
         if is_recorded == "before":
             journal.append(again)
-        cluster = _Cluster(journal, *([again] if is_recorded == "while Slurm is asked" else []))
+        phase = Phase.UNKNOWN if is_recorded == "Slurm does not answer" else Phase.ENDED
+        cluster = _Cluster(journal, *([again] if is_recorded == "while Slurm is asked" else []), phase=phase)
         monkeypatch.setattr(engines, "cluster", lambda: cluster)
         assert recovery.is_about_to_requeue(rundir, ended) == (is_recorded is not None)

@@ -99,6 +99,8 @@ def _show(
         current.wait_for_session_after(0)  # it may be queued for its first
     number = _number_to_show(current.run, session)
     while True:
+        if follow:
+            current.wait_for_output(number)
         if not (path := current.rundir.out_path(number)).exists():
             was_launched = any(one.number == number and one.launched_at is not None for one in current.run.sessions)
             say(f"{path} does not exist: {'it was removed' if was_launched else 'the trainer was never launched'}.")
@@ -211,6 +213,12 @@ class _Current:
         """Whether the session of that number has not ended yet."""
         self._refresh()
         return any(session.number == number and not session.status.is_final for session in self.run.sessions)
+
+    def wait_for_output(self, number: int) -> None:
+        """Wait until the trainer of that session is launched, or the session has ended without it."""
+        paths = (self.rundir.out_path(number), self.rundir.err_path(number))
+        while not all(path.exists() for path in paths) and self.is_running(number):
+            time.sleep(_FOLLOW_POLL_S)
 
     def wait_for_session_after(self, number: int) -> None:
         """Wait for a newer one, or until the run has ended."""

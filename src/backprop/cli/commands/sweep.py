@@ -6,7 +6,7 @@ import select
 import shlex
 import sys
 import time
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +49,7 @@ _STOP_S = 120.0
 _SHORTEST_RUNG_SHARE = 1 / 20  # of the budget, by default
 _BACKGROUND = "BACKPROP_SWEEP_LOG"  # of a sweeper in the background: what it answers to when it begins, and its log
 _HAS_BEGUN = b"begun\n"
+_IS_BUSY = b"busy\n"
 
 
 class SweepGroup(click.Group):
@@ -312,7 +313,14 @@ def _go_on(home: Home, spec: SweepSpec, *, detach: bool, as_json: bool) -> None:
     if log:
         send_output_to(int(answer))
     display = SweepDisplay()
-    with Signals(ignore_hangup=bool(log)).caught() as signals, closing(Sweeper(home, spec, display)) as sweeper:
+    with ExitStack() as entered:
+        signals = entered.enter_context(Signals(ignore_hangup=bool(log)).caught())
+        try:
+            sweeper = entered.enter_context(closing(Sweeper(home, spec, display)))
+        except BusyError:
+            if log:
+                _answer(_IS_BUSY)
+            raise
         sweeper.begin()
         if log:
             _write_to_log(Path(log))
@@ -330,9 +338,14 @@ def _go_on(home: Home, spec: SweepSpec, *, detach: bool, as_json: bool) -> None:
 def _write_to_log(log: Path) -> None:
     """Tell the command that started this process that it has the sweep, and send further output to the log."""
     fd = open_to_append(log)
-    with suppress(BrokenPipeError):  # it was killed
-        os.write(2, _HAS_BEGUN)
+    _answer(_HAS_BEGUN)
     send_output_to(fd)
+
+
+def _answer(text: bytes) -> None:
+    """Tell the command that started this process."""
+    with suppress(BrokenPipeError):  # it was killed
+        os.write(2, text)
 
 
 def _start_in_background(home: Home, spec: SweepSpec) -> None:
@@ -349,7 +362,7 @@ def _start_in_background(home: Home, spec: SweepSpec) -> None:
         raise BackpropError(f"the sweeper has not started within {_BEGIN_S:g} s; see {log}")
     if not answer.endswith(_HAS_BEGUN):
         problem = answer.decode(errors="replace").strip().rpartition("backprop: ")[2]
-        if is_driven(home, spec):
+        if _IS_BUSY in answer:
             raise BusyError(problem)
         raise BackpropError(problem or f"the sweeper died; see {log}")
 

@@ -16,11 +16,20 @@ from backprop.cli.context import say, say_failure
 from backprop.engines.base import Phase
 from backprop.engines.slurm import client as slurm_client
 from backprop.errors import BackpropError, ExitCode, NoSuchRunError
-from backprop.lifecycle import continuation, indexing, run_state
+from backprop.lifecycle import continuation, indexing, recovery, run_state
 from backprop.lifecycle.owned_run import OwnedRun
 from backprop.records import Run, Session, Source, in_minutes
 from backprop.store.journal import file as journals
-from backprop.store.journal.entries import Entry, MessageShown, Queued, Refused, SessionEnded, SessionStarted, Submitted
+from backprop.store.journal.entries import (
+    Entry,
+    MessageShown,
+    NotContinued,
+    Queued,
+    Refused,
+    SessionEnded,
+    SessionStarted,
+    Submitted,
+)
 from backprop.store.journal.fold import fold
 from backprop.store.output.progress import ProgressMeter
 from backprop.store.output.protocol import digest
@@ -170,12 +179,17 @@ class Follower:
             return None
         now = time.monotonic()
         self._ended_at = self._ended_at or now
-        may_go_on = continuation.remaining(run, entries) is not None
-        if may_go_on and now - self._ended_at < _AFTER_THE_END_S:
-            return None
+        if continuation.remaining(run, entries) is not None:
+            if now - self._ended_at < _AFTER_THE_END_S:
+                return None
+            if recovery.is_about_to_requeue(self._rundir, run):
+                self._ended_at = now
+                return None
         self._line.end()
         self._refresh()
-        if not self._has_shown:
+        if self._has_shown:
+            self._say_why_none_follows(entries)
+        else:
             refused = next((entry for entry in reversed(entries) if isinstance(entry, Refused)), run)
             say(f"run {self._spec.id} was not started: {refused.reason}")
             if self._interrupted_at is not None:
@@ -185,6 +199,15 @@ class Follower:
         code, last = run_state.exit_code_of(run), run.last_session
         is_stopped_by_us = self._interrupted_at is not None and last is not None and last.stopped_by is not None
         return ExitCode.INTERRUPTED if code == ExitCode.OK and is_stopped_by_us else code
+
+    def _say_why_none_follows(self, entries: Sequence[Entry]) -> None:
+        """Say why the session that was due never started, unless its supervisor has."""
+        kinds = SessionEnded, Refused, NotContinued, MessageShown
+        newest = next((entry for entry in reversed(entries) if isinstance(entry, kinds)), None)
+        if isinstance(newest, Refused):
+            say(f"run {self._spec.id} is not continued: {newest.reason}")
+        elif isinstance(newest, NotContinued):
+            say(f"run {self._spec.id}: {newest.reason}")
 
     def _look_after_it(self, run: Run) -> int | None:
         """Notice what Slurm knows and the journal does not: why it waits, or that its job is gone; show the first."""
@@ -208,11 +231,8 @@ class Follower:
         """Dequeue it, as any reader does; None when it has started meanwhile."""
         self._line.end()
         self._refresh()
-        run, _ = self._read()
-        if not run.status.is_final:
-            return None
-        say(f"run {self._spec.id} was not started: {run.reason}")
-        return ExitCode.REFUSED
+        run, entries = self._read()
+        return self._end(run, entries) if run.status.is_final else None
 
     def _refresh(self) -> None:
         with closing(indexing.open_home(self._home, say)) as index:

@@ -20,7 +20,7 @@ from backprop.records import Record
 PROGRAMS = ("sbatch", "squeue", "scancel", "scontrol")
 LOOK_LIMIT_S = 5.0  # a command waits for the answer, and can do without it
 CALL_LIMIT_S = 20.0  # for a busy controller; one that is down makes its clients wait for a minute
-_FORMAT = "%i|%T|%N|%r|%j"  # the reason may hold anything, and our names hold no bar
+_FORMAT = "%i|%T|%N|%V|%r|%j"  # the reason may hold anything, and our names hold no bar
 
 
 class SlurmError(BackpropError):
@@ -57,7 +57,7 @@ _FAILED = frozenset({"BOOT_FAIL", "FAILED", "LAUNCH_FAILED"})
 NAME_PREFIX = "backprop-"
 HELD = "JobHeldUser"  # the reason of a job that is pending until it is released
 # a line about one of our jobs; other jobs may have any name
-_LINE = re.compile(rf"(\d+(?:_\d+)?)\|([A-Z_]+)\|([^|]*)\|(.*)\|({NAME_PREFIX}[A-Za-z0-9._-]+)")
+_LINE = re.compile(rf"(\d+(?:_\d+)?)\|([A-Z_]+)\|([^|]*)\|([^|]*)\|(.*)\|({NAME_PREFIX}[A-Za-z0-9._-]+)")
 # variables that change what squeue and scontrol print
 _OUTPUT_SETTINGS = re.compile(r"SQUEUE_.*|SLURM_CLUSTERS|SCANCEL_.*|SLURM_BITSTR_LEN|SLURM_TIME_FORMAT")
 
@@ -86,6 +86,7 @@ class Job(Record, frozen=True):
     name: str
     state: str  # in Slurm's terms: PENDING, RUNNING, NODE_FAIL, ...
     nodes: str = ""
+    queued_at: str = ""  # in the controller's local time: a requeue sets it anew
     reason: str | None = None  # why it is pending; None: Slurm gives no reason
 
     @property
@@ -138,9 +139,14 @@ def jobs(user: str) -> Mapping[str, Job]:
     for line in answer.split("\n"):
         if (match := _LINE.fullmatch(line)) is None:
             continue
-        job_id, state, nodes, reason, name = match.groups()
+        job_id, state, nodes, queued_at, reason, name = match.groups()
         found[job_id] = Job(
-            id=job_id, name=name, state=state, nodes=nodes, reason=None if reason in {"", "None", "(null)"} else reason
+            id=job_id,
+            name=name,
+            state=state,
+            nodes=nodes,
+            queued_at=queued_at,
+            reason=None if reason in {"", "None", "(null)"} else reason,
         )
     return found
 
@@ -172,13 +178,16 @@ def terminate_tasks(job_id: str) -> None:
 
 def standing(job_id: str) -> tuple[str, int]:
     """The state of one job in Slurm's terms, and how often it was requeued. Raises SlurmError."""
-    words = ("scontrol", "--oneliner", "show", "job", job_id)
     try:
-        answer = _call(*words)
+        fields = _fields(job_id)
     except CallKilledError:  # retry: the caller asks why this signal came
-        answer = _call(*words)
-    fields = dict(word.partition("=")[::2] for word in answer.split())
+        fields = _fields(job_id)
     return fields.get("JobState", ""), int(fields.get("Restarts", "0"))
+
+
+def _fields(job_id: str) -> Mapping[str, str]:
+    answer = _call("scontrol", "--oneliner", "show", "job", job_id)
+    return dict(word.partition("=")[::2] for word in answer.split())
 
 
 def release(job_id: str) -> None:
@@ -192,8 +201,8 @@ def was_ever_released(job_id: str) -> bool:
     A later manual hold resets EligibleTime, but not AccrueTime. A job with a --begin of its own always has an
     EligibleTime: it is taken for released.
     """
-    answer = _call("scontrol", "--oneliner", "show", "job", job_id)
-    return "EligibleTime=Unknown" not in answer or "AccrueTime=Unknown" not in answer
+    fields = _fields(job_id)
+    return fields.get("EligibleTime") != "Unknown" or fields.get("AccrueTime") != "Unknown"
 
 
 def requeue(job_id: str) -> None:
@@ -205,13 +214,17 @@ def requeue(job_id: str) -> None:
         _call("scontrol", "requeue", job_id)
 
 
-def start_now(job_id: str) -> None:
-    """Let a requeued job start as soon as resources are free; by default it waits two minutes.
+def start_now(job_id: str, queued_at: str) -> bool:
+    """Let a requeued job start as soon as resources are free; by default it waits two minutes. Raises SlurmError.
 
-    Not within two seconds of the requeue: its node would mistake it for the job that it has just killed. Raises
-    SlurmError while the job is not pending yet.
+    Not within two seconds of the requeue: its node would mistake it for the job that it has just killed. So False, and
+    nothing is done, where it has not waited since `queued_at`.
     """
+    fields = _fields(job_id)
+    if (fields.get("JobState"), fields.get("SubmitTime")) != ("PENDING", queued_at):
+        return False
     _call("scontrol", "update", f"JobId={job_id}", "StartTime=now")
+    return True
 
 
 def host_names(nodes: str) -> list[str]:

@@ -59,7 +59,7 @@ class SlurmEngine:
         self._seen_until = -math.inf
         self._looked_at = datetime.min.replace(tzinfo=timezone.utc)
         self._has_complained = False
-        self._put_back_at: dict[str, float] = {}  # job -> when it was first seen requeued
+        self._requeued: dict[str, tuple[str, float]] = {}  # job -> queued_at, when that was first seen; inf: hurried
         self._released: set[str] = set()  # jobs that were released once: a hold on one is manual
         self._questions_left = 0
 
@@ -160,17 +160,22 @@ class SlurmEngine:
     def hurry(self, run: Run, seen: Observation) -> None:
         """Let a requeued job start now: by default it waits for two minutes.
 
-        Only once it has been seen in the queue for some seconds. seen: what `observe` returned just now.
+        Once, after it has been seen in the queue for some seconds since its last requeue. seen: what `observe` returned
+        just now.
         """
-        job, now = run.job or "", time.monotonic()
-        is_waiting = seen.phase is Phase.PENDING and seen.message == "BeginTime"
-        if not is_waiting or all(
-            session.job != job for session in run.sessions
-        ):  # else it waits for the user's own --begin
-            self._put_back_at.pop(job, None)
-        elif now - self._put_back_at.setdefault(job, now) >= _HURRY_AFTER_S:
+        jobs, now = self._seen, time.monotonic()
+        job = None if isinstance(jobs, SlurmError) else jobs.get(run.job or "")
+        if job is None or seen.phase is not Phase.PENDING or seen.message != "BeginTime":
+            return
+        if all(session.job != job.id for session in run.sessions):
+            return  # it waits for the user's own --begin
+        queued_at, since = self._requeued.get(job.id, (job.queued_at, now))
+        if queued_at != job.queued_at:  # it has run since, and was requeued again
+            since = now
+        if now - since >= _HURRY_AFTER_S:
             with suppress(SlurmError):  # retried at the next query
-                slurm_client.start_now(job)
+                since = math.inf if slurm_client.start_now(job.id, job.queued_at) else since
+        self._requeued[job.id] = job.queued_at, since
 
     def release_forgotten(self, run: Run, seen: Observation) -> None:
         """Release a job that is still held because its submitter died before it released it.

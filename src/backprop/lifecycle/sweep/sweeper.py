@@ -356,8 +356,9 @@ class Sweeper:
         self.standing = fold_on(self.standing, self._journal.read_new())
 
     def _write(self, *entries: SweepEntry) -> None:
-        """Synced when this returns. Raises OSError or ConfigError when it cannot be written."""
+        """Synced when this returns. Raises OSError or ConfigError when it cannot be: the next tick decides anew."""
         if not self._journal.append(*entries):
+            self._journal.drop_unwritten()
             raise self._home.unusable(OSError(28, os.strerror(28)))
         self._read()
 

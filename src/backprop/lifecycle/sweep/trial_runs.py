@@ -10,7 +10,7 @@ from backprop.lifecycle.sweep.standing import Asking, Facts, StepsSeen, TrialSta
 from backprop.records import Run, RunView
 from backprop.store import curves
 from backprop.store.home import Home
-from backprop.store.index import Index
+from backprop.store.index import Index, SourceSizes
 from backprop.supervisor import outcome
 
 
@@ -52,8 +52,13 @@ def _limits(asking: Asking) -> tuple[str, ...]:
 
 
 def facts(home: Home, index: Index, spec: SweepSpec, trial: TrialState, view: RunView, left_s: float) -> Facts:
-    """What the record says of a trial's newest session. left_s: see `Facts`."""
+    """What the record says of a trial's newest session. left_s: see `Facts`.
+
+    Raises BusyError where the index has not all of its output: what it came to is not known then.
+    """
     run_id, session = view.run.spec.id, view.run.last_session
+    if not _is_read(home, index, view.run):
+        raise BusyError(f"the output of run {run_id} cannot be indexed right now; try again.")
     checked = None
     if session is not None and session.offered is not None:
         earlier = (one for one in view.checkpoints if one.session < session.number)
@@ -68,6 +73,14 @@ def facts(home: Home, index: Index, spec: SweepSpec, trial: TrialState, view: Ru
         failure=_failure(home, view.run),
         left_s=left_s,
     )
+
+
+def _is_read(home: Home, index: Index, run: Run) -> bool:
+    """Whether all output of a run that has ended is in the index: on a full disk, some is not."""
+    since = index.whole_before(run.spec.id)
+    numbers = [session.number for session in run.sessions_since(since)]
+    sizes = SourceSizes(since, home.rundir(run.spec.id).source_sizes(numbers, closed=[]))
+    return index.has_output(run.spec.id, sizes)
 
 
 def look_up(home: Home, index: Index, run_id: str, say: Callable[[str], None]) -> tuple[RunView | None, bool]:

@@ -1,5 +1,6 @@
 """One step of a sweep, with runs that are never made."""
 
+import errno
 import os
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -9,24 +10,26 @@ import msgspec
 import pytest
 
 from backprop import host
-from backprop.errors import BusyError
+from backprop.errors import BusyError, ConfigError
 from backprop.lifecycle import indexing
 from backprop.lifecycle.requests import Called
 from backprop.lifecycle.sweep import observation, trial_runs
-from backprop.lifecycle.sweep.journal import Began, SweepJournal
+from backprop.lifecycle.sweep.journal import Asked, Began, SweepJournal, read
 from backprop.lifecycle.sweep.rule import Budget
 from backprop.lifecycle.sweep.spec import SweepSpec, make
 from backprop.lifecycle.sweep.standing import Standing, TrialState
 from backprop.lifecycle.sweep.sweeper import Sweeper
+from backprop.records import Source, Status
 from backprop.store.home import Home
 from backprop.store.index import Index
-from backprop.store.journal.entries import SessionStarted
+from backprop.store.journal.entries import SessionEnded, SessionStarted
 from backprop.store.journal.file import Journal
 from backprop.store.rundir import RunDir
 from tests.conftest import wait_for
 from tests.records import SPEC as RUN_SPEC
 from tests.unit.lifecycle.sweep.test_standing import NOW, SPEC
 
+ENDED = SessionEnded(at=NOW, session=1, status=Status.TIMEBOXED, reason="r", exit_code=0, elapsed_s=1.0)
 ANEW = msgspec.structs.replace(SPEC, id="sweepone", from_scratch=True, parallel=3)
 
 
@@ -59,6 +62,26 @@ def test_a_stop_is_heard_between_two_starts(tmp_path: Path, monkeypatch: pytest.
         sweeper.tick()
         assert sweeper.standing.is_stop_asked
     assert made == [0, 1]
+
+
+@pytest.mark.parametrize("is_written", [False, True], ids=["nothing", "not synced"])
+def test_a_full_disk_writes_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_written: bool):
+    """What a tick could not write is decided anew by the next one."""
+    home = Home(tmp_path / "home")
+    path = make(home, ANEW).journal_path
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(trial_runs, "make", lambda *_: Called(0, ""))
+    with closing(Sweeper(home, ANEW, Silent())) as sweeper:
+        sweeper.begin()
+        with monkeypatch.context() as full:
+            full.setattr(os, "fsync" if is_written else "write", fail)
+            with pytest.raises(ConfigError, match="No space left"):
+                sweeper.tick()
+        sweeper.tick()
+    assert [entry.trial for entry in read(path) if isinstance(entry, Asked)] == [0, 1, 2]
 
 
 def test_a_tick_owns_the_sweep_of_a_lost_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -137,7 +160,35 @@ def test_a_tick_refreshes_each_active_trial_once(tmp_path: Path, monkeypatch: py
         assert len(refreshed) == ANEW.parallel
 
 
-def begun(home: Home, run_id: str) -> Journal:
+def test_a_trial_is_judged_by_all_of_its_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What a full disk keeps out of the index is read first."""
+    home = Home(tmp_path / "home")
+    make(home, ANEW)
+    journals: list[Journal] = []
+
+    with ExitStack() as held:
+
+        def start(home: Home, spec: SweepSpec, trial: TrialState) -> Called:
+            journals.append(held.enter_context(closing(begun(home, trial.run_id, trial.last.request_id))))
+            return Called(0, "")
+
+        monkeypatch.setattr(trial_runs, "make", start)
+        sweeper = held.enter_context(closing(Sweeper(home, ANEW, Silent())))
+        sweeper.begin()
+        sweeper.tick()
+        lines = [f'{{"step": {step}, "{ANEW.metric}": {step}}}\n' for step in range(9)]
+        home.rundir(sweeper.standing.trials[0].run_id).source_path(1, Source.OUT).write_text("".join(lines))
+        journals[0].append(ENDED)
+        journals[0].unlock()
+        with monkeypatch.context() as full:
+            full.setattr(Home, "has_room", lambda _, size_bytes=0: size_bytes == 0)
+            with pytest.raises(BusyError, match="output of run .* cannot be indexed"):
+                sweeper.tick()
+        sweeper.tick()
+        assert sweeper.standing.trials[0].value == 8
+
+
+def begun(home: Home, run_id: str, request_id: str | None = None) -> Journal:
     """A run whose first session is active: the journal that its supervisor has locked."""
     rundir = home.rundir(run_id)
     rundir.path.mkdir()
@@ -146,6 +197,9 @@ def begun(home: Home, run_id: str) -> Journal:
     journal = Journal(rundir.journal_path)
     assert journal.try_lock()
     journal.append(
-        SessionStarted(at=NOW, session=1, timebox_s=600, grace_s=30, host="h", supervisor_pid=1, boot_id=None)
-    )
+        SessionStarted(
+            at=NOW, session=1, timebox_s=600, grace_s=30, host="h", supervisor_pid=1, boot_id=None,
+            request_id=request_id,
+        )
+    )  # fmt: skip
     return journal
