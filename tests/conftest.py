@@ -53,6 +53,33 @@ _PAUSES = 3.0  # so much longer than a look at a condition, which may be a progr
 BACKPROP = str(Path(sys.executable).with_name("backprop"))
 _STREAMS = {"stdin", "stdout", "stderr"}
 
+# For `start_patched`: how long a session has lasted is what the file `clock` in the working folder says, in seconds. While
+# that is empty, time passes as anywhere; before there is one, none does, however long a trainer takes to start.
+OWN_CLOCK = """
+import os, time
+from backprop.supervisor import session
+
+path, began = os.path.abspath("clock"), time.monotonic()
+passed, seen, has_begun = 0.0, began, False
+begin, real = session.RunningSession.begin, session.Clock
+
+def begins(self):
+    global has_begun
+    has_begun = True
+    begin(self)
+
+def now():
+    global passed, seen
+    last, seen = seen, time.monotonic()
+    if has_begun and os.path.exists(path):
+        with open(path) as file:
+            text = file.read()
+        passed = float(text) if text else passed + seen - last
+    return began + passed
+
+session.RunningSession.begin, session.Clock = begins, lambda: real(now=now)
+"""
+
 
 @functools.cache
 def fork_server() -> ForkServer:
@@ -134,6 +161,22 @@ class Runs:
         self._started.append(process)
         return process
 
+    def call_patched(self, patch: str, *words: object) -> "subprocess.CompletedProcess[str]":
+        """Run a command to its end, after these lines of Python in its process."""
+        process = self.start_patched(patch, *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        out, err = process.communicate(timeout=HANG_S)
+        return subprocess.CompletedProcess(process.args, process.returncode, out.decode(), err.decode())
+
+    def start_patched(self, patch: str, *words: object, **options: object) -> "subprocess.Popen[bytes]":
+        """Start one, and go on."""
+        return self.start_program([*patched(patch), *map(str, words)], **options)
+
+    def set_clock(self, seconds: float) -> None:
+        """For a session with OWN_CLOCK."""
+        draft = self.work / "clock.draft"
+        draft.write_text(str(seconds))
+        draft.rename(self.work / "clock")
+
     def own(self, run_id: str) -> None:
         """Let this fixture end a run that goes on in the background."""
         self._owned.append(run_id)
@@ -205,6 +248,30 @@ class Runs:
             for stream in (process.stdout, process.stderr):
                 if stream is not None:
                     stream.close()
+
+
+def held_at(module: str, function: str) -> str:
+    """For `start_patched`: each call of this function makes a file `held`, and waits until there is one `go-on`."""
+    return f"""
+import os, time
+import {module} as module
+
+folder, real = os.getcwd(), module.{function}
+
+def waits(*arguments):
+    open(os.path.join(folder, "held"), "w").close()
+    while not os.path.exists(os.path.join(folder, "go-on")):
+        time.sleep(0.02)
+    return real(*arguments)
+
+module.{function} = waits
+"""
+
+
+def patched(patch: str) -> list[str]:
+    """The command `backprop`, in a process that has executed these lines of Python before."""
+    main = "\nimport sys\nsys.argv[0] = 'backprop'\nfrom backprop.__main__ import main\nmain()\n"
+    return [sys.executable, "-c", patch + main]
 
 
 def is_alive(process: psutil.Process) -> bool:

@@ -74,6 +74,8 @@ _MODULES = [
     "views.terminal.live_line",
 ]
 
+ALSO: list[str] = []  # what commands of an extra import, which takes seconds: to be set before the first call
+
 
 def needs_interpreter(environment: Mapping[str, str]) -> bool:
     """Whether it differs from ours in something that Python, or the loader, reads only once."""
@@ -90,7 +92,7 @@ class ForkServer:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", "from tests.forked_commands import serve; serve()", str(theirs.fileno())],
+                [sys.executable, "-c", "from tests.forked_commands import serve; serve()", str(theirs.fileno()), *ALSO],
                 cwd=ROOT,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -195,6 +197,8 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pytest
     for name in _MODULES:
         importlib.import_module(f"backprop.{name}")
+    for name in sys.argv[2:]:
+        importlib.import_module(name)
     for name, module in list(sys.modules.items()):
         if name.startswith("backprop.store.output."):
             for value in vars(module).values():

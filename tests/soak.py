@@ -30,6 +30,7 @@ def main() -> None:
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the busy processes are ended, too
     folder = Path(tempfile.mkdtemp(prefix="backprop-soak-"))
+    folder.chmod(0o755)  # some tests are other users, who import from the clone
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
     failed = 0
     try:

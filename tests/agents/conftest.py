@@ -14,6 +14,8 @@ from mcp.client.stdio import StdioServerParameters
 from backprop.cli.mcp.answer import data_of
 from tests.conftest import BACKPROP, HANG_S, Runs
 
+TIMED_OUT = 124  # exit code
+
 
 class Answer(NamedTuple):
     """What a tool answered."""
@@ -61,6 +63,12 @@ class Agent:
             return Answer(result.is_error, texts, [block.data for block in result.content if block.type == "image"])
 
         return end
+
+    def wait(self, *ids: str) -> Answer:
+        """Wait for these runs, by as many calls as it takes: each gives up before a client would."""
+        while (answer := self.call("wait", runs=list(ids))).head["exit"] == TIMED_OUT:
+            pass
+        return answer
 
     def ask(self, name: str, /, **arguments: Any) -> str:
         """The data of an answer that is no error."""

@@ -9,7 +9,7 @@ import pytest
 from mcp import MCPError
 
 from backprop.cli.mcp.tools import TOOLS
-from tests.agents.conftest import Serve
+from tests.agents.conftest import TIMED_OUT, Serve
 from tests.conftest import BACKPROP, HANG_S, Runs, wait_for
 
 # trains until told to end, or for --steps; --gain makes it better
@@ -61,7 +61,7 @@ def test_every_tool(project: Runs, serve: Serve):
                 printed = agent.ask("start", **arguments, note=f"gain {gain}", request_id=f"{group}-{seed}")
                 started.append(printed.split()[0])
         first, last = started[0], started[-1]
-        agent.ask("wait", runs=started)
+        agent.wait(*started)
         assert [row.split()[0] for row in agent.ask("runs", groups=True).splitlines()[1:]] == ["better", "base"]
         assert json.loads(agent.ask("run", run=last, fields="status,params.gain")) == {
             "status": "completed",
@@ -90,17 +90,17 @@ def test_every_tool(project: Runs, serve: Serve):
         ids = [word for word in agent.ask("start", **varied).split() if (project.home / "runs" / word).is_dir()]
         assert len(set(ids)) == 4
         assert agent.ask("start", **varied).split()[:4] == ids[:4]
-        agent.ask("wait", runs=ids)
+        agent.wait(*ids)
         held = agent.ask("start", script="train.py", args=["--hold"], request_id="held").split()[0]
         project.own(held)
         answer = agent.call("wait", any=True, seconds=0.5)
-        assert (answer.is_error, answer.head["exit"]) == (False, 124)
+        assert (answer.is_error, answer.head["exit"]) == (False, TIMED_OUT)
         cursor = first_line(answer.data)["cursor"]
         assert "stopped" in agent.ask("stop", run=held)
         assert [run["id"] for run in first_line(agent.ask("wait", since=cursor))["ended"]] == [held]
         resumed = agent.ask("resume", run=last, request_id="more", minutes=1)
         assert resumed.split()[0] == last
-        assert json.loads(agent.ask("wait", runs=[last]).splitlines()[1].rstrip(","))["last_step"] == 40
+        assert json.loads(agent.wait(last).data.splitlines()[1].rstrip(","))["last_step"] == 40
         sweep = {"goal": "max:accuracy", "params": ["gain=0..1"], "budget_minutes": 5, "script": "train.py"}
         agent.ask("sweep_start", name="gains", **sweep)
         assert agent.call("sweep_start", name="gains", **sweep).is_error
@@ -277,15 +277,29 @@ def test_a_cut_answer_can_be_continued(runs: Runs, serve: Serve):
         assert agent.call("log", run="last", offset=10**9).data == ""
 
 
+# the command that a server starts waits until it may go on
+HELD_START = """
+import pathlib, sys, time
+here = pathlib.Path(__file__).parent
+if "--detach" in sys.orig_argv:
+    (here / "starts").touch()
+    while not (here / "go").exists():
+        time.sleep(0.01)
+"""
+
+
 def test_a_killed_server_costs_nothing(project: Runs, serve: Serve):
     """It is killed while it starts a run: the run goes on, and the same request gets it from the next server."""
     arguments = {"script": "train.py", "args": ["--hold"], "request_id": "once"}
+    project.work.joinpath("sitecustomize.py").write_text(HELD_START)
+    project.environment["PYTHONPATH"] = str(project.work)
     with serve("--allow", "run") as agent:
         end = agent.begin("start", **arguments)
-        wait_for(lambda: list(project.home.glob("runs/*/run.json")))
+        wait_for((project.work / "starts").exists)
         agent.server.kill()
         with pytest.raises(MCPError):
             end()
+    (project.work / "go").touch()
     run_id = project.only_id()
     project.own(run_id)
     wait_for(lambda: project.document(run_id)["status"] == "running")
@@ -316,7 +330,8 @@ def test_many_calls_at_once(project: Runs, serve: Serve):
         waiting = agent.begin("wait", runs=[run_id], seconds=50)
         assert run_id in agent.ask("runs")
         assert "stopped" in agent.ask("stop", run=run_id, now=True)
-        assert waiting().head["exit"] == 137
+        assert waiting().head["exit"] in {137, TIMED_OUT}
+        assert agent.wait(run_id).head["exit"] == 137
     assert [path.name for path in project.home.glob("runs/*")] == [run_id]
 
 

@@ -289,7 +289,7 @@ class Chaos:
         population = self._population
         self._fronts.clear()
         population.machine_faults.clear()
-        population.is_vary_killed = False
+        population.is_vary_killed = population.is_index_damaged = False
         for member in [*population.members, *population.guests, *population.slurm_members]:
             member.happenings.clear()
             member.died_open.clear()

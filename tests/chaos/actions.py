@@ -351,6 +351,7 @@ def damage_index(population: Population, member: Member, step: Step) -> str | No
             with open(path, "r+b") as file:
                 file.write(b"\xff" * size)
 
+    population.is_index_damaged = True
     return "index.db damaged" if _touch_index(population, spoil) else None
 
 

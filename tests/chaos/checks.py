@@ -224,7 +224,7 @@ def check_rest(population: Population, found: Found) -> int:
     snapshot = json.loads((population.home / "experiments.json").read_text())
     if set(snapshot) != on_disk:
         found(None, f"experiments.json has {sorted(snapshot)}, and there are {sorted(on_disk)}")
-    if is_index_spoiled and not _is_sound(population.home / "index.db"):
+    if population.is_index_damaged or (is_index_spoiled and not _is_sound(population.home / "index.db")):
         population.call_now("reindex")  # the damage lies where `list` need not read
     members = population.everybody()
     _check_sweep(population, found)
@@ -323,6 +323,7 @@ def _check_member(
         found(member, problem)
     member.outputs = {s.number: outputs[s.number] for s in run.sessions}
     member.checked = len(run.sessions)
+    member.without_session = None if run.sessions else (run.status, run.reason)
 
 
 def _outputs(population: Population, member: Member, run: Run) -> dict[int, Output]:
@@ -384,7 +385,7 @@ def _difference(reported: list[Any], expected: list[Any]) -> str:
 def _session_problems(population: Population, member: Member, run: Run, outputs: dict[int, Output]) -> list[str]:
     problems: list[str] = []
     deeds = _deeds(member)
-    if not run.sessions:
+    if not run.sessions and (run.status, run.reason) != member.without_session:
         allowed = model.permitted_without_session(deeds | ({Deed.STOP} if member.is_stopped else frozenset()))
         if run.status not in allowed:
             problems.append(f"it is {run.status.value} ({run.reason}) without a session; {_told(allowed, deeds)}")

@@ -45,7 +45,7 @@ class Facts:
 def permitted(facts: Facts) -> frozenset[Status]:
     """The states that the session may be filed in, once nobody answers for it any more."""
     if facts.died_open:
-        return frozenset({Status.INTERRUPTED})
+        return frozenset({Status.INTERRUPTED, *([Status.STOPPED] if Deed.STOP_NOW in facts.deeds else [])})
     found = set()
     if facts.has_counted:
         found.add(Status.COMPLETED)

@@ -23,7 +23,7 @@ import psutil
 
 from backprop import host
 from backprop.governor.run_queue import RunQueue
-from backprop.records import Run, RunSpec, Session
+from backprop.records import Run, RunSpec, Session, Status
 from backprop.store.home import Home
 from backprop.store.journal import file as journals
 from backprop.store.journal.entries import Entry
@@ -103,6 +103,7 @@ class Member:
     is_trial: bool = False  # of the sweep
     is_on_slurm: bool = False
     checked: int = 0  # sessions that were found in order
+    without_session: tuple[Status, str | None] | None = None  # state and reason that were found in order before any
     happenings: list[Happening] = field(default_factory=list)
     died_open: set[int] = field(default_factory=set)
     trainers_killed: set[int] = field(default_factory=set)  # pids
@@ -149,6 +150,7 @@ class Population(Runs):
         self._serial = 0
         self.later: list[tuple[float, str, Callable[[], None]]] = []  # what is to be undone, and when
         self.machine_faults: list[MachineFault] = []
+        self.is_index_damaged = False  # in this round: pages that are zero may pass SQLite's own check
         self.is_vary_killed = False  # in this round: runs that it had made may never begin
         self.can_mount = False
         self.is_read_only = False

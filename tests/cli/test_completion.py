@@ -12,7 +12,7 @@ import pytest
 
 from backprop.cli import completion
 from backprop.cli.app import app
-from tests.conftest import BACKPROP, Runs, recorded, wait_for
+from tests.conftest import BACKPROP, HANG_S, Runs, recorded, wait_for
 
 # zsh and fish ask with the same variables that their scripts set; bash runs its script for real
 ASK_BASH = """
@@ -46,7 +46,7 @@ def in_bash(runs: Runs, *words: str) -> list[str]:
         env=runs.environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG_S,
         check=True,
     )
     assert done.stderr == ""

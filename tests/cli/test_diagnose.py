@@ -29,6 +29,7 @@ def test_a_short_run_that_diverged(runs: Runs):
     """What is in its record is said; what was not measured, too."""
     runs.script(DIVERGES)
     runs.call("run", "train.py", "--run-id", "a")
+    runs.set_usage("a")
     found = diagnosis(runs, "a")
     assert found["run"] == "a"
     assert [(one["check"], one["text"]) for one in found["findings"]] == [("not finite", "loss is nan since step 7.")]

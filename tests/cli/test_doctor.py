@@ -139,7 +139,7 @@ def test_what_ulimit_takes_is_told(runs: Runs, limit: str, words: str):
         env=runs.environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG_S,
         check=False,
     )
     (finding,) = [one for one in json.loads(done.stdout) if one["check"] == "limits"]

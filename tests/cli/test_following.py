@@ -2,14 +2,17 @@
 
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
 from backprop.records import Pauser, Status
 from backprop.store.journal import file as journals
-from backprop.store.journal.entries import MessageShown, Paused, Refused, StopRequested
+from backprop.store.journal.entries import MessageShown, NotContinued, Paused, Refused, StopRequested, Submitted
 from backprop.store.journal.file import Journal
 from tests.conftest import HANG_S, Runs, wait_for
 from tests.fakes.slurm import began, cancelled, ended, now, put, tell
@@ -19,7 +22,7 @@ from tests.fakes.slurm import began, cancelled, ended, now, put, tell
 def slurm(programs: Path) -> None:
     """One job, 7, that runs."""
     put(programs, "scontrol", "exit 0")
-    put(programs, "squeue", "echo '7|RUNNING|node1|None|backprop-r'")
+    put(programs, "squeue", "echo '7|RUNNING|node1|AT|None|backprop-r'")
 
 
 def submitted(runs: Runs, *words: object) -> "subprocess.Popen[bytes]":
@@ -76,6 +79,73 @@ def test_an_end_that_is_told_twice(runs: Runs):
     assert "run r completed" in end
 
 
+def test_a_job_that_is_slow_between_two_sessions(runs: Runs, programs: Path):
+    """As long as Slurm has the job, the next session is waited for, however late the job says that one follows."""
+    asked = programs / "asked"
+    put(programs, "squeue", f"echo >> {asked}; echo '7|RUNNING|node1|AT|None|backprop-r'")
+    front = runs.start_patched(
+        "from backprop.cli.slurm import follow; follow._AFTER_THE_END_S = 0.1",
+        "run", "--sessions", "2", "--run-id", "r", "train.py",
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    wait_for(lambda: told_submitted(runs))
+    tell(runs, began(1), ended(1, Status.TIMEBOXED))
+    before = len(asked.read_text()) if asked.exists() else 0
+    wait_for(lambda: front.poll() is not None or (asked.exists() and len(asked.read_text()) > before + 1))
+    tell(runs, began(2), ended(2, Status.COMPLETED))
+    assert any("run r completed" in line for line in said(front, 0))
+
+
+_DUE = {
+    "refused": (Refused(at=now(), reason="no room", figures={}), "run r is not continued: no room"),
+    "its job died": (
+        Refused(at=now(), reason="FAILED", figures={}, is_presumed=True),
+        "run r is not continued: FAILED",
+    ),
+    "not requeued": (NotContinued(at=now(), reason="not requeued: no"), "run r: not requeued: no"),
+}
+
+
+@pytest.mark.parametrize("kind", _DUE)
+def test_a_session_that_was_due_and_never_started(runs: Runs, programs: Path, kind: str):
+    """Whoever asked for it is told why: once, also where its supervisor has."""
+    entry, words = _DUE[kind]
+    put(
+        programs,
+        "squeue",
+        f'test -e {programs}/dead && state=FAILED || state=RUNNING; echo "7|$state|node1|AT|None|backprop-r"',
+    )
+    patch = "from backprop.cli.slurm import follow; follow._AFTER_THE_END_S = 0.1"
+    front = runs.start_patched(patch, "run", "--sessions", "2", "--run-id", "r", "train.py", stderr=subprocess.PIPE)
+    wait_for(lambda: told_submitted(runs))
+    tell(runs, began(1), ended(1, Status.TIMEBOXED), entry)
+    (programs / "dead").touch()
+    assert said(front, 0)[-1] == f"backprop: {words}"
+    (programs / "dead").unlink()
+    front = submitted(runs, "resume", "r", "--sessions", "2")
+    tell(runs, began(2), ended(2, Status.TIMEBOXED), entry, MessageShown(at=now(), text=words))
+    (programs / "dead").touch()
+    assert said(front, 0).count(f"backprop: {words}") == 1
+
+
+def test_a_session_that_slurm_can_never_place(runs: Runs, programs: Path):
+    """Another has run before it: then it is not the run that was not started."""
+    put(
+        programs,
+        "squeue",
+        f"state=$(test -e {programs}/cancelled && echo CANCELLED || cat {programs}/state || echo RUNNING)\n"
+        'echo "7|$state||AT|PartitionTimeLimit|backprop-r"',
+    )
+    put(programs, "scancel", f": > {programs}/cancelled")
+    front = submitted(runs, "run", "--sessions", "2", "--run-id", "r", "train.py")
+    tell(runs, began(1), ended(1, Status.TIMEBOXED))
+    (programs / "state").write_text("PENDING")
+    submission = next(e for e in journals.read(runs.rundir("r") / "journal.jsonl")[0] if isinstance(e, Submitted))
+    tell(runs, msgspec.structs.replace(submission, at=now(), session=2, is_again=True, reason="session 2 of 2 queued"))
+    words = "run r is not continued: Slurm can never schedule it: PartitionTimeLimit"
+    assert said(front, 0)[-1] == f"backprop: {words}"  # with the code of its last session, as where no Slurm is
+
+
 def test_words_before_the_trainer(runs: Runs):
     """What the supervisor says when it begins comes after that it begins, also where there is no output yet."""
     front = submitted(runs)
@@ -100,24 +170,34 @@ def test_a_job_id_that_comes_again(runs: Runs):
 
 @pytest.fixture
 def unplaced(programs: Path) -> Path:
-    """What is submitted waits, and Slurm does not say why, until it is cancelled."""
+    """What is submitted waits, and Slurm does not say why, until it is cancelled. It does not answer while there is `held`."""
     put(programs, "sbatch", f'echo "$*" | grep -o "backprop-[^ ]*" | head -n 1 > {programs}/name; echo 7')
     put(
         programs,
         "squeue",
         f"test -e {programs}/cancelled && state=CANCELLED || state=PENDING; : > {programs}/asked\n"
-        f'for job in 7 7_0 7_1 7_2; do echo "$job|$state||None|$(cat {programs}/name)"; done',
+        f"while test -e {programs}/held; do sleep 0.05; done\n"
+        f'for job in 7 7_0 7_1 7_2; do echo "$job|$state||AT|None|$(cat {programs}/name)"; done',
     )
     return programs
+
+
+@contextmanager
+def unanswered(unplaced: Path) -> Iterator[None]:
+    """Whoever looks meanwhile whether Slurm can place a run goes on looking."""
+    (unplaced / "held").touch()
+    yield
+    (unplaced / "held").unlink()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("more", [("-d",), ("--vary", "n=1,2")], ids=["detached", "array"])
 def test_ctrl_c_just_after_it_was_submitted(runs: Runs, unplaced: Path, more: tuple[str, ...], number: signal.Signals):
     """While it is looked whether Slurm can place it at all: it leaves the line, 130."""
-    front = runs.start("run", *more, "train.py", stderr=subprocess.PIPE)
-    wait_for((unplaced / "asked").exists)
-    front.send_signal(number)
+    with unanswered(unplaced):
+        front = runs.start("run", *more, "train.py", stderr=subprocess.PIPE)
+        wait_for((unplaced / "asked").exists)
+        front.send_signal(number)
     _, err = front.communicate(timeout=HANG_S)
     assert front.returncode == 130, err.decode()
     assert "--state=PENDING 7" in cancelled(unplaced)
@@ -134,9 +214,10 @@ def test_slurm_is_not_asked_without_a_rest(runs: Runs, unplaced: Path):
 def test_ctrl_c_again_while_an_array_is_taken_back(runs: Runs, unplaced: Path):
     """It is taken back all the same."""
     put(unplaced, "scancel", f'until test -e {unplaced}/go; do sleep 0.05; done; echo "$*" >> {unplaced}/cancelled')
-    front = runs.start("run", "--vary", "n=1,2,3", "train.py", stderr=subprocess.PIPE)
-    wait_for((unplaced / "asked").exists)
-    front.send_signal(signal.SIGINT)
+    with unanswered(unplaced):
+        front = runs.start("run", "--vary", "n=1,2,3", "train.py", stderr=subprocess.PIPE)
+        wait_for((unplaced / "asked").exists)
+        front.send_signal(signal.SIGINT)
     wait_for(lambda: any("scancel" in " ".join(child.cmdline()) for child in children(front)))
     front.send_signal(signal.SIGINT)
     (unplaced / "go").touch()
@@ -153,9 +234,10 @@ def children(front: "subprocess.Popen[bytes]") -> list[psutil.Process]:
 def test_ctrl_c_for_an_array_while_slurm_does_not_answer(runs: Runs, unplaced: Path):
     """It is asked once, not for each run, and said so once; the runs hear of the request when they begin."""
     put(unplaced, "scancel", f"echo x >> {unplaced}/calls; echo 'scancel: error: no controller' >&2; exit 1")
-    front = runs.start("run", "--vary", "n=1,2,3", "train.py", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    wait_for((unplaced / "asked").exists)
-    front.send_signal(signal.SIGINT)
+    with unanswered(unplaced):
+        front = runs.start("run", "--vary", "n=1,2,3", "train.py", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        wait_for((unplaced / "asked").exists)
+        front.send_signal(signal.SIGINT)
     out, err = front.communicate(timeout=HANG_S)
     assert front.returncode == 130, err.decode()
     assert (unplaced / "calls").read_text() == "x\n"

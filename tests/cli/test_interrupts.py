@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tests.conftest import HANG_S, Runs, wait_for
+from tests.conftest import HANG_S, OWN_CLOCK, Runs, wait_for
 
 # saving takes longer than `subprocess.run` lets a child live once it has been interrupted itself: a quarter of a second
 TRAINER = """
@@ -40,12 +40,20 @@ WRAPPERS = {
 }
 
 
-def stop(runs: Runs, *words: str, grace_s: float = 60, ready: int = 1) -> str:
-    """Run this, and stop it once its stdout has so many lines; all of its stdout."""
-    process = runs.start("run", "--run-id", "r", "--grace", str(grace_s), *words)
+def stop(runs: Runs, *words: str, ready: int = 1, until_s: float | None = None) -> str:
+    """Run this, and stop it once its stdout has so many lines; all of its stdout.
+
+    until_s: of its grace of 600 s, this much is over once somebody has been interrupted.
+    """
+    options = ("run", "--run-id", "r", "--grace", 600, *words)
+    process = runs.start(*options) if until_s is None else runs.start_patched(OWN_CLOCK, *options)
     wait_for(lambda: runs.output("r").count("\n") >= ready or process.poll() is not None)
     assert process.poll() is None, runs.rundir("r").joinpath("session-1.err").read_text()
-    assert runs.call("stop", "r").returncode == 0
+    stopping = runs.start("stop", "r")
+    if until_s is not None:
+        wait_for(lambda: interrupted(runs))
+        runs.set_clock(until_s)
+    assert stopping.wait(HANG_S) == 0
     assert process.wait(HANG_S) == 0
     return runs.output("r")
 
@@ -61,7 +69,7 @@ def test_a_trainer_below_a_python_launcher_saves(runs: Runs, name: str):
     runs.script(TRAINER)
     runs.script(LAUNCHERS[name], "launch.py")
     # a launcher that polls cannot be told from a trainer: for a third of the grace its process counts as a worker
-    words = stop(runs, "launch.py", grace_s=9 if name == "polls a process" else 60).split()
+    words = stop(runs, "launch.py", until_s=201 if name == "polls a process" else None).split()
     assert words[:1] + words[2:] == ["trains", "saved"]
     assert any(int(words[1]) in pids for pids in interrupted(runs))
     assert runs.tree() == []
@@ -109,7 +117,7 @@ def test_a_launcher_that_never_gets_its_turn_is_interrupted_all_the_same(runs: R
         """,
         "launch.py",
     )
-    assert stop(runs, "launch.py", grace_s=9) == "trains\nnot now\nlauncher saved\n"
+    assert stop(runs, "launch.py", until_s=201) == "trains\nnot now\nlauncher saved\n"
     assert [len(pids) for pids in interrupted(runs)] == [1, 1]
 
 

@@ -8,15 +8,15 @@ import re
 import struct
 import subprocess
 import termios
-import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from backprop.views.terminal import formatting
-from tests.conftest import BACKPROP, HANG_S, Runs, recorded, wait_for
+from tests.conftest import BACKPROP, HANG_S, OWN_CLOCK, Runs, held_at, recorded, wait_for
 
 LOSS = 'print(json.dumps({"step": 1, "loss": float(sys.argv[1])}))'
 
@@ -270,6 +270,20 @@ def test_logs_shows_both_streams_in_the_order_they_were_written(runs: Runs):
     assert runs.call("logs", "--stdout").stdout == "out 0\nout 1\nout 2\nlast\n"
 
 
+def test_logs_follows_a_session_whose_trainer_is_about_to_be_launched(runs: Runs):
+    """It has begun, and there is no file yet: that is not the end."""
+    runs.script('print("one", flush=True); print("two", file=sys.stderr, flush=True)')
+    running = runs.start_patched(held_at("backprop.supervisor.start", "launch"), "run", "train.py", "--run-id", "r")
+    wait_for((runs.work / "held").exists)
+    follower = runs.start("logs", "r", "-f", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with pytest.raises(subprocess.TimeoutExpired):
+        follower.wait(2)
+    (runs.work / "go-on").touch()
+    out, err = follower.communicate(timeout=HANG_S)
+    assert (set(out.splitlines()), err) == ({b"one", b"two"}, b"")
+    assert running.wait(HANG_S) == 0
+
+
 def test_logs_of_the_lines_that_are_wanted(runs: Runs):
     """The last ones, those that match, or the last of those that match; a progress bar is a line each time."""
     runs.script(
@@ -362,9 +376,9 @@ def test_how_far_a_run_is_and_how_long_it_took(runs: Runs):
     """TIME is that of all sessions, in seconds where it is short; thousands have commas; epochs are no metric."""
     runs.script(
         "print(json.dumps({'step': 12000, 'loss': 1.5, 'acc': 0.5, 'epoch': 3, 'total_steps': 44000}), flush=True)\n"
-        "time.sleep(60 if os.environ['BACKPROP_SESSION'] == '1' else 0)"
+        "open('clock', 'w').close()\ntime.sleep(60 if os.environ['BACKPROP_SESSION'] == '1' else 0)"
     )
-    runs.call("run", "train.py", "--run-id", "r", "-m", "0.02", "--grace", "1")
+    runs.call_patched(OWN_CLOCK, "run", "train.py", "--run-id", "r", "-m", "0.02")
     document = runs.document("r")
     runs.call("resume", "r")
     row = runs.call("list").stdout.splitlines()[1]
@@ -378,7 +392,8 @@ def test_how_far_a_run_is_and_how_long_it_took(runs: Runs):
     assert " of 1.2 s: timebox of 1.2 s ended" in shown
     metrics = {"loss": 1.5, "acc": 0.5, "epoch": 3.0, "total_steps": 44_000.0}  # for programs all there is
     assert runs.document("r")["metrics"] == metrics
-    runs.call("run", "train.py", "--run-id", "again", "-m", "0.02", "--grace", "1")
+    (runs.work / "clock").unlink()
+    runs.call_patched(OWN_CLOCK, "run", "train.py", "--run-id", "again", "-m", "0.02")
     for text in (shown, runs.call("compare", "r", "again").stdout, runs.call("plot", "-y", "nope").stderr):
         assert "acc" in text
         assert "epoch" not in text
@@ -480,7 +495,8 @@ def test_experiments_json_has_the_documented_form(three: Runs):
     }  # fmt: skip
     assert (entry["id"], entry["name"], entry["status"], entry["lastLoss"]) == ("b", "my best", "completed", 3.0)
     assert entry["scriptPath"] == str(three.work / "train.py")
-    assert abs(entry["startTime"] / 1000 - time.time()) < 600
+    (session,) = three.document("b")["sessions"]
+    assert entry["startTime"] / 1000 == pytest.approx(datetime.fromisoformat(session["started_at"]).timestamp(), abs=1)
 
 
 def test_an_older_tools_experiments_are_imported(runs: Runs):

@@ -1,5 +1,6 @@
 """Parameters are what the script's parser parsed; where none was seen, what its arguments look like."""
 
+import itertools
 import textwrap
 
 import pytest
@@ -285,5 +286,5 @@ def test_compare_is_not_flooded_by_defaults(runs: Runs):
     runs.script("", name="other.py")
     runs.call("run", "--run-id", "s", "other.py", "--", "--width", "3")
     rows = runs.call("compare", "r", "s").stdout.splitlines()
-    section = rows[rows.index("PARAMS") + 1 :]
-    assert [row.split()[0] for row in section if row] == ["lr", "width"]
+    section = itertools.takewhile(bool, rows[rows.index("PARAMS") + 1 :])
+    assert [row.split()[0] for row in section] == ["lr", "width"]

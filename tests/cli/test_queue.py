@@ -141,8 +141,8 @@ def test_who_ended_it_in_the_queue_is_not_who_ends_the_session_that_gets_its_num
     runs.script(UNTIL_TOLD)
     runs.script(
         """
-    print("began", flush=True)
     try:
+        print(json.dumps({"step": 1}), flush=True)
         time.sleep(600)
     except KeyboardInterrupt:
         while not os.path.exists("has-a-follower"):
@@ -150,8 +150,9 @@ def test_who_ended_it_in_the_queue_is_not_who_ends_the_session_that_gets_its_num
     """,
         "patient.py",
     )
-    first = runs.start("run", "patient.py", "-m", "0.005", "--grace", "200", "--sessions", "2", "--run-id", "r")
-    wait_for(lambda: status_of(runs, "r") == "running")
+    words = ("--until-step", 1, "--grace", "200", "--sessions", "2", "--run-id", "r")
+    first = runs.start("run", "patient.py", *words)
+    wait_for(lambda: runs.output("r"))
     runs.start("run", "train.py", "--run-id", "other")
     wait_for(lambda: queue_of(runs) == ["other"])
     (runs.work / "has-a-follower").touch()
@@ -175,7 +176,7 @@ def test_who_ended_it_in_the_queue_is_not_who_ends_the_session_that_gets_its_num
     third.send_signal(signal.SIGINT)
     assert third.wait(HANG_S) == runs.call("wait", "r").returncode == 130
     sessions = runs.document("r")["sessions"]
-    assert [(one["stopped_by"], one["paused_by"]) for one in sessions] == [("timebox", []), ("ctrl-c", [])]
+    assert [(one["stopped_by"], one["paused_by"]) for one in sessions] == [("step", []), ("ctrl-c", [])]
     let_go(runs)
 
 
@@ -198,10 +199,9 @@ def test_a_detached_run_waits_in_the_background(held: Runs):
     assert (done.returncode, done.stdout) == (0, "second\n")
     assert "queued: 1 run active (limit 1): first" in done.stderr
     assert status_of(held, "second") == "queued"
-    follower = held.start("logs", "second", "-f", stdout=subprocess.PIPE)
+    follower = held.start("logs", "second", "-f", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     let_go(held)
-    out, _ = follower.communicate(timeout=HANG_S)
-    assert out == b'{"step": 1}\n'
+    assert follower.communicate(timeout=HANG_S) == (b'{"step": 1}\n', b"")
     wait_for(lambda: status_of(held, "second") == "completed")
 
 
@@ -353,18 +353,25 @@ def test_sessions_share_one_slot_in_turns(runs: Runs):
     runs.script(
         SAVING
         + """
-    while True:
-        step += 1
-        print(json.dumps({"step": step}), flush=True)
-        try:
+    turn = sum(name.startswith("turn-") for name in os.listdir())
+    open(f"turn-{turn}", "w").close()
+    while not os.path.exists(f"go-{turn}"):
+        time.sleep(0.02)
+    try:
+        while True:
+            step += 1
+            print(json.dumps({"step": step}), flush=True)
             time.sleep(0.02)
-        except KeyboardInterrupt:
-            save()
-            break
+    except KeyboardInterrupt:
+        save()
 """
     )
-    options = ("train.py", "-m", "0.01", "--sessions", "3")
+    options = ("train.py", "--until-step", "1", "--grace", "200", "--sessions", "3")
     processes = [runs.start("run", *options, "--run-id", name) for name in ("a", "b")]
+    for turn in range(6):
+        wait_for((runs.work / f"turn-{turn}").exists)
+        wait_for(lambda turn=turn: queue_of(runs) or turn == 5)  # the other one waits, unless this is the last
+        (runs.work / f"go-{turn}").touch()
     for process in processes:
         assert process.wait(HANG_S) == 0
     sessions = sorted(

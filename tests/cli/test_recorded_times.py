@@ -11,7 +11,7 @@ from backprop.store.index import Index
 from tests.conftest import HANG_S, Runs, wait_for
 
 SILENCE_S = 4.0
-SLACK_S = 1.5  # of a supervisor that looks four times a second, on a busy machine
+SLACK_S = 1.5  # of a supervisor that looks four times a second
 
 
 def read(runs: Runs, metric: str) -> list[Point]:
@@ -46,10 +46,12 @@ def test_the_record_knows_when_a_line_was_written(runs: Runs):
     for _ in range(2):
         told = times(runs)
         assert sorted(told) == list(range(40))
+        waited = {step: told[step][1] - told[step - 1][1] for step in range(1, 40)}  # 0.05 s, if it was woken in time
+        slack = SLACK_S + 10 * max(waited[step] for step in waited if step not in (10, 30))
         for recorded, real in told.values():
-            assert recorded == pytest.approx(real, abs=SLACK_S)
-        assert told[10][0] - told[9][0] > SILENCE_S / 2
-        assert told[30][0] - told[29][0] > SILENCE_S / 2
+            assert recorded == pytest.approx(real, abs=slack)
+        for step in (10, 30):
+            assert told[step][0] - told[step - 1][0] > waited[step] - slack
         assert runs.call("reindex").returncode == 0
 
 
@@ -134,11 +136,10 @@ def test_an_index_that_is_deleted_gets_the_sessions_in_their_order(runs: Runs):
         while session == 2 and not os.path.exists("go"):
             time.sleep(0.01)
         print(json.dumps({"step": 20 * session + 20, "a": 20}), flush=True)
-        if session < 3:
-            time.sleep(60)
+        sys.exit(session < 3)
         """
     )
-    process = runs.start("run", "train.py", "--run-id", "r", "--sessions", "3", "-m", "0.1", "--grace", "1")
+    process = runs.start("run", "train.py", "--run-id", "r", "--retries", "2")
     wait_for((runs.work / "reached-2").exists)
     for path in runs.home.glob("index.db*"):
         path.unlink()

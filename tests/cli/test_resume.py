@@ -109,7 +109,7 @@ def test_resume_runs_where_and_as_the_run_was_started(failed: Runs):
     """The working directory is the run's, wherever resume is called from."""
     done = subprocess.run(
         [str(Path(sys.executable).with_name("backprop")), "resume", "r"],
-        cwd="/", env=failed.environment, capture_output=True, text=True, timeout=60, check=False,
+        cwd="/", env=failed.environment, capture_output=True, text=True, timeout=HANG_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (failed.work / "ckpt-40.json").exists()
@@ -242,7 +242,7 @@ def test_a_run_whose_machine_restarted_is_interrupted(runs: Runs):
     document = runs.document("r")
     assert (document["status"], document["reason"]) == ("interrupted", "the machine was restarted")
     assert document["last_step"] == 4
-    assert runs.call("resume", "r", "-m", "0.005", "--grace", "1").returncode == 0
+    assert runs.call("resume", "r", "-m", "0.005", "--grace", "60").returncode == 0
 
 
 @pytest.mark.parametrize("count", [2, 8])
@@ -443,8 +443,9 @@ def test_a_session_that_ends_before_it_trains_has_not_started_over(runs: Runs):
     [
         'os.system("cat last.json > /dev/null")',
         'os.system("cp last.json copy.json")',
-        'import mmap; mmap.mmap(os.open("last.json", os.O_RDONLY), 0, prot=mmap.PROT_READ)[0]',
+        'import mmap; file = open("last.json", "rb"); mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)[0]; file.close()',
     ],
+    ids=["another program", "a copy", "a memory map that is closed"],
 )
 def test_whatever_reads_it_is_seen(runs: Runs, read: str):
     """A program in another language, a memory map."""

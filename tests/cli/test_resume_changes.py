@@ -98,9 +98,9 @@ def test_a_retry_has_the_arguments_for_once_and_the_next_timebox_has_not(made: R
     assert [told(made, session)[0][2:] for session in (2, 3)] == [["--reset"], ["--reset"]]
     (made.work / "fail").unlink()
     made.script(TELLER + "    time.sleep(60)\n")
-    resume(made, "-m", "0.02", "--sessions", "2", "--only-once", "--", "--reset")
+    resume(made, "--until-step", "1", "--sessions", "2", "--only-once", "--", "--reset")
     assert [told(made, session)[0][2:] for session in (4, 5)] == [["--reset"], []]
-    resume(made, "-m", "0.02", "--sessions", "2", "--", "--amp")
+    resume(made, "--until-step", "1", "--sessions", "2", "--", "--amp")
     assert [told(made, session)[0][2:] for session in (6, 7)] == [["--amp"], ["--amp"]]
 
 
@@ -244,12 +244,12 @@ def test_a_slurm_job_executes_what_was_changed(runs: Runs, programs: Path):
     done = runs.call("run", "--on", "here", "--run-id", "r", "train.py", "--", "--lr", "0.1")
     assert done.returncode == 0, done.stderr
     put(programs, "scontrol", "exit 0")
-    put(programs, "squeue", 'echo "7|PENDING||None|backprop-r"')
+    put(programs, "squeue", 'echo "7|PENDING||AT|None|backprop-r"')
     (runs.work / "moved.py").write_text((runs.work / "train.py").read_text())
     words = ("--on", "slurm", "-d", "--script", "moved.py", "--only-once")
     assert runs.call("resume", "r", "--again", *words, "--", "--reset").returncode == 0
     assert runs.call("execute", runs.rundir("r"), SLURM_JOB_ID="7").returncode == 0
-    put(programs, "squeue", 'echo "7|COMPLETED||None|backprop-r"')
+    put(programs, "squeue", 'echo "7|COMPLETED||AT|None|backprop-r"')
     resume(runs, "--on", "here", "--", "--amp")
     assert [told(runs, session)[0][2:] for session in (2, 3)] == [["--reset"], ["--amp"]]
     assert runs.document("r")["command"][1:] == [str(runs.work / "moved.py"), "--lr", "0.1", "--amp"]

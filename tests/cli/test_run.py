@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import BACKPROP, HANG_S, Runs, wait_for
+from tests.conftest import BACKPROP, HANG_S, OWN_CLOCK, Runs, wait_for
 
 COUNTING = """
     for step in range(int(sys.argv[1]) if len(sys.argv) > 1 else 3):
@@ -176,6 +176,7 @@ def test_the_script_finds_what_it_was_promised_in_its_environment(runs: Runs):
         print(json.dumps(seen))
         """
     )
+    began = time.time()
     done = runs.call("run", "train.py", "-m", "2", "-c", "0.5", "-f", "pytorch", BACKPROP_RESUME_FROM="stale")
     seen = json.loads(done.stdout)
     document = runs.document()
@@ -185,7 +186,7 @@ def test_the_script_finds_what_it_was_promised_in_its_environment(runs: Runs):
     assert (seen["CHECKPOINT_EVERY_S"], seen["FRAMEWORK"], seen["PYTHONUNBUFFERED"]) == ("30", "pytorch", "1")
     assert seen["stdin"] == ""
     assert seen["control"]["stop_wanted"] is False
-    assert seen["control"]["deadline_unix_s"] == pytest.approx(time.time() + 120, abs=60)
+    assert began - 1 <= seen["control"]["deadline_unix_s"] - 120 <= time.time() + 1
 
 
 def test_json_goes_alone_to_stdout(runs: Runs):
@@ -209,8 +210,8 @@ def test_ctrl_c_stops_gracefully(runs: Runs):
     """One SIGINT: the script's KeyboardInterrupt handler runs; stopped, exit code 130."""
     runs.script(
         """
-        print("ready", flush=True)
         try:
+            print("ready", flush=True)
             time.sleep(60)
         except KeyboardInterrupt:
             print(json.dumps({"step": 5, "saved": 1}), flush=True)
@@ -334,7 +335,9 @@ def test_a_sigterm_to_all_processes_that_reaches_the_supervisor_last(runs: Runs)
         os.kill(trainer, signal.SIGTERM)
         """
     )
-    assert runs.call("run", "train.py", "--run-id", "r").returncode == 0
+    # however long a busy machine takes to send the second one
+    patch = "from backprop.supervisor import session\nsession._SIGTERM_TO_ALL_S = 100"
+    assert runs.call_patched(patch, "run", "train.py", "--run-id", "r").returncode == 0
     document = runs.document("r")
     assert (document["status"], document["reason"]) == ("stopped", "the supervisor received SIGTERM")
 
@@ -342,7 +345,7 @@ def test_a_sigterm_to_all_processes_that_reaches_the_supervisor_last(runs: Runs)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_closed_terminal_walks_the_ladder(runs: Runs, number: signal.Signals):
     """SIGTERM and SIGHUP to the supervisor stop the run gracefully."""
-    runs.script("print('ready', flush=True)\ntry:\n    time.sleep(60)\nfinally:\n    print('saved', flush=True)")
+    runs.script("try:\n    print('ready', flush=True)\n    time.sleep(60)\nfinally:\n    print('saved', flush=True)")
     process = runs.start("run", "train.py", stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"ready\n"
     process.send_signal(number)
@@ -397,8 +400,10 @@ def test_head_does_not_stop_training(runs: Runs):
 def test_a_reader_that_hangs_does_not_postpone_the_timebox(runs: Runs):
     """The trainer is ended in time although our stdout is a full pipe that nobody empties; and the run is free then."""
     runs.script("while True: print('x' * 1000)")
-    process = runs.start("run", "train.py", "-m", "0.02", "--grace", "1", stdout=subprocess.PIPE)
+    process = runs.start_patched(OWN_CLOCK, "run", "train.py", "-m", "0.02", "--grace", "1", stdout=subprocess.PIPE)
     run_id = runs.only_id()
+    wait_for(lambda: len(runs.output(run_id)) > 1_000_000)
+    (runs.work / "clock").touch()
     wait_for(lambda: any(entry["event"] == "session_ended" for entry in runs.journal(run_id)))
     assert runs.tree() == []
     assert runs.call("wait", run_id).returncode == 0

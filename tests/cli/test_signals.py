@@ -11,8 +11,8 @@ import pytest
 from tests.conftest import BACKPROP, HANG_S, Runs, wait_for
 
 WAITS = """
-    print(json.dumps({"step": 1}), flush=True)
     try:
+        print(json.dumps({"step": 1}), flush=True)
         while not os.path.exists("go"):
             time.sleep(0.02)
     except KeyboardInterrupt:
@@ -32,7 +32,7 @@ def ignore_much() -> None:
 
 def start(runs: Runs, prepare: Callable[[], None], *words: str) -> "subprocess.Popen[bytes]":
     """A run whose trainer has printed its first line."""
-    process = runs.start("run", "train.py", "--run-id", "r", "--grace", "60", *words, preexec_fn=prepare)
+    process = runs.start("run", "train.py", "--run-id", "r", "--grace", "600", *words, preexec_fn=prepare)
     wait_for(lambda: runs.output("r"))
     return process
 

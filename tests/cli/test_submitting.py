@@ -79,12 +79,12 @@ def test_a_shell_inside_a_job(runs: Runs, programs: Path):
 def test_a_run_in_slurms_hands_gets_another_name(runs: Runs, programs: Path):
     """While its job waits and when it has ended it is in the record at once; while it trains the job is asked."""
     put(programs, "scontrol", "exit 0")
-    put(programs, "squeue", "echo '7|PENDING||None|backprop-r'")
+    put(programs, "squeue", "echo '7|PENDING||AT|None|backprop-r'")
     submitted = runs.call("run", "--run-id", "r", "-d", "train.py")
     assert submitted.returncode == 0, submitted.stderr
     assert runs.call("rename", "r", "waits").returncode == 0
     assert runs.document("waits")["status"] == "queued"
-    put(programs, "squeue", "echo '7|RUNNING||None|backprop-r'")
+    put(programs, "squeue", "echo '7|RUNNING||AT|None|backprop-r'")
     tell(runs, began(1))
     assert runs.call("rename", "r", "trains").returncode == 0
     assert [json.loads(path.read_text())["name"] for path in (runs.rundir("r") / "asked").iterdir()] == ["trains"]

@@ -11,11 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from backprop.cli.commands import sweep as commands
+from backprop.errors import BusyError
 from backprop.lifecycle.sweep.journal import SweepJournal
+from backprop.lifecycle.sweep.spec import find
+from backprop.store.home import Home
 from tests.conftest import HANG_S, Runs, recorded, wait_for
 
-# its score depends on --lr alone, so that a sweep is the same however long a step takes
+# its score depends on --lr alone, so that a sweep is the same however long a step takes. A stop comes between two steps:
+# what is saved is reported
 TRAIN = """
+    import signal
+    stops = {signal.SIGINT, signal.SIGTERM}
     options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
     state, step = f"state-{os.environ['BACKPROP_RUN_ID']}", 0
     if os.environ.get("BACKPROP_RESUME_FROM"):
@@ -23,12 +30,14 @@ TRAIN = """
             step = int(file.read())
     while step < int(options.get("--steps", 10_000)):
         step += 1
+        signal.pthread_sigmask(signal.SIG_BLOCK, stops)
         with open(state + ".draft", "w") as file:
             file.write(str(step))
         os.replace(state + ".draft", state)
-        print(json.dumps({"event": "checkpoint_saved", "path": state, "step": step}), flush=True)
         score = float(options["--lr"]) + 0.01 * float(options.get("--seed", 0))
-        print(json.dumps({"step": step, "score": score}), flush=True)
+        saved, seen = {"event": "checkpoint_saved", "path": state, "step": step}, {"step": step, "score": score}
+        print(json.dumps(saved), json.dumps(seen), sep="\\n", flush=True)  # at once: the step may end the session
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, stops)
         time.sleep(0.02)
 """
 # three steps; all but the first of the grid go on until there is a file, and complete when they are resumed then
@@ -39,7 +48,8 @@ GATED = TRAIN.replace(
 FORGETFUL = TRAIN.replace('os.environ.get("BACKPROP_RESUME_FROM")', "False")
 SECOND = 1 / 60  # minutes
 PARAM = ("--param", "lr=0.1..0.9")
-UNHURRIED = ("--rung", 1, "--budget", 40)  # for scripts that complete by themselves: the clock decides nothing
+UNHURRIED = ("--rung", 1, "--budget", 40)  # for scripts that end by themselves: the clock decides nothing
+IN_STEPS = (*UNHURRIED, "--rung-steps", 4)  # for those that do not
 OPTIONS = ("--goal", "max:score", "--sampler", "random", "--rung", SECOND, "--eta", 2, "--max-rungs", 3, "-p", 2)
 
 
@@ -123,7 +133,7 @@ def test_a_sweep_halves_within_its_budget(runs: Runs):
 
 def test_the_first_trial_must_continue_from_its_checkpoint(runs: Runs):
     """Exit code 78 before a second trial costs anything, with what to do. With --from-scratch it is no condition."""
-    done = sweep(runs, script=FORGETFUL)
+    done = sweep(runs, *IN_STEPS, script=FORGETFUL)
     assert done.returncode == 78
     assert "--from-scratch" in done.stderr
     assert len(documents(runs)) == 1
@@ -132,13 +142,13 @@ def test_the_first_trial_must_continue_from_its_checkpoint(runs: Runs):
 
 def test_reading_a_checkpoint_is_not_continuing_from_it(runs: Runs):
     """It starts over, and saves over the checkpoint."""
-    done = sweep(runs, script=TRAIN.replace("step = int(file.read())", "file.read()"))
+    done = sweep(runs, *IN_STEPS, script=TRAIN.replace("step = int(file.read())", "file.read()"))
     assert (done.returncode, "it began at step 1 again" in done.stderr) == (78, True), done.stderr
 
 
 def test_without_a_checkpoint_the_first_trial_cannot_continue(runs: Runs):
     """The strict resume starts nothing."""
-    done = sweep(runs, script=TRAIN.replace("checkpoint_saved", "note"))
+    done = sweep(runs, *IN_STEPS, script=TRAIN.replace("checkpoint_saved", "note"))
     assert (done.returncode, "no valid checkpoint" in done.stderr) == (78, True)
     [run] = documents(runs).values()
     assert len(run["sessions"]) == 1
@@ -149,7 +159,8 @@ def test_without_a_checkpoint_the_first_trial_cannot_continue(runs: Runs):
 
 def test_from_scratch_each_rung_trains_anew(runs: Runs):
     """No checkpoint is offered, and the budget counts it."""
-    done = sweep(runs, "--from-scratch", script=FORGETFUL)
+    param = ("--sampler", "grid", "--param", "lr=0.1,0.3,0.5,0.9")
+    done = sweep(runs, *IN_STEPS, *param, "--from-scratch", script=FORGETFUL)
     assert done.returncode == 0, done.stderr
     assert entries(runs, "promoted")
     sessions = [session for run in documents(runs).values() for session in run["sessions"]]
@@ -163,8 +174,8 @@ def test_rungs_in_steps_end_at_their_steps(runs: Runs):
     script = TRAIN.replace("score = float(options", "score = step / 1000 + float(options").replace(
         "time.sleep(0.02)", "time.sleep(0.005 if float(options['--lr']) < 0.5 else 0.02)"
     )
-    words = ("--rung-steps", 10, "--param", "lr=0.2,0.3,0.6,0.7", "--sampler", "grid", "--rung", 10 * SECOND)
-    done = sweep(runs, *words, script=script, seconds=60)
+    words = ("--rung-steps", 10, "--param", "lr=0.2,0.3,0.6,0.7", "--sampler", "grid", *UNHURRIED)
+    done = sweep(runs, *words, script=script)
     assert done.returncode == 0, done.stderr
     ended = entries(runs, "ended")
     assert {entry["rung"] for entry in ended} == {0, 1, 2}
@@ -181,8 +192,8 @@ def test_rungs_in_steps_end_at_their_steps(runs: Runs):
 def test_long_starts_are_told(runs: Runs):
     """Once while it searches, and at its end: what they took of the first rungs, and what to do."""
     script = "    time.sleep(2)\n" + TRAIN.lstrip("\n")
-    words = ("--rung", 1, "--rung-steps", 4, "--sampler", "grid", "--param", "lr=0.1,0.2,0.3,0.4", "--max-rungs", 1)
-    done = sweep(runs, *words, script=script, seconds=60)
+    words = (*IN_STEPS, "--sampler", "grid", "--param", "lr=0.1,0.2,0.3,0.4", "--max-rungs", 1)
+    done = sweep(runs, *words, script=script)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("with more --rung-steps, less of the budget goes into starts") == 2, done.stderr
     assert 0.5 < status(runs)["start_share"] <= 1
@@ -190,14 +201,14 @@ def test_long_starts_are_told(runs: Runs):
 
 def test_the_same_error_three_times_stops_the_sweep(runs: Runs):
     """Exit code 66, with the error."""
-    done = sweep(runs, script="raise ValueError('no such data')")
+    done = sweep(runs, *UNHURRIED, script="raise ValueError('no such data')")
     assert (done.returncode, "ValueError: no such data" in done.stderr) == (66, True)
     assert len(documents(runs)) == 3
 
 
 def test_a_goal_that_no_trial_reports_stops_the_sweep(runs: Runs):
     """Exit code 65, with the name."""
-    done = sweep(runs, "--goal", "max:accuracy")
+    done = sweep(runs, *IN_STEPS, "--goal", "max:accuracy")
     assert (done.returncode, "'accuracy'" in done.stderr) == (65, True)
 
 
@@ -281,7 +292,7 @@ def append(runs: Runs, **entry: object) -> None:
 def test_a_run_that_was_asked_for_is_made(stopped: Runs):
     """The sweeper was killed between the entry and the run."""
     number = len(entries(stopped, "asked"))
-    append(stopped, event="asked", trial=number, run_id="lost", params={"lr": "0.95"}, source="random", timebox_s=1.0)
+    append(stopped, event="asked", trial=number, run_id="lost", params={"lr": "0.95"}, source="random", timebox_s=60.0)
     done = go_on(stopped)
     assert done.returncode == 0, done.stderr
     check_whole(stopped)
@@ -316,12 +327,14 @@ def test_a_run_that_was_made_is_adopted(stopped: Runs):
 
 def test_a_promotion_that_was_written_is_done(runs: Runs):
     """The sweeper was killed between the entry and the resume, or after it: one session follows."""
-    assert sweep(runs, "--sampler", "grid", "--param", "lr=0.1,0.3", "--max-rungs", 1).returncode == 0
+    assert sweep(runs, *IN_STEPS, "--sampler", "grid", "--param", "lr=0.1,0.3", "--max-rungs", 1).returncode == 0
     lines = [line for line in journal_path(runs).read_text().splitlines() if '"finished"' not in line]
     journal_path(runs).write_text("\n".join(lines) + "\n")
     run_id = documents(runs)[0]["id"]
-    append(runs, event="promoted", trial=0, rung=1, request_id=f"{run_id}-9", timebox_s=0.5, reason="killed here")
-    assert runs.call("resume", run_id, "-d", "--strict", "--request-id", f"{run_id}-9", "-m", 0.5 / 60).returncode == 0
+    what = {"trial": 0, "rung": 1, "request_id": f"{run_id}-9", "timebox_s": 60.0, "until_step": 8}
+    append(runs, event="promoted", reason="killed here", **what)
+    words = ("-d", "--strict", "--request-id", f"{run_id}-9", "-m", 1, "--until-step", 8)
+    assert runs.call("resume", run_id, *words).returncode == 0
     done = runs.call("sweep", "resume", "s")
     assert done.returncode == 0, done.stderr
     check_whole(runs)
@@ -331,7 +344,8 @@ def test_a_promotion_that_was_written_is_done(runs: Runs):
 def test_a_sweeper_that_is_killed_loses_nothing(runs: Runs):
     """At some instants, one after the other: the trials end their rungs, and the next sweeper goes on."""
     runs.script(TRAIN)
-    process = runs.start("sweep", "train.py", "-n", "s", *OPTIONS, *PARAM, "--budget", 10 * SECOND)
+    param = ("--sampler", "grid", "--param", "lr=0.1,0.3,0.5,0.9")
+    process = runs.start("sweep", "train.py", "-n", "s", *OPTIONS, *param, *IN_STEPS)
     for count in (2, 5, 8, 11, 14):
         wait_for(partial(has_come_to, runs, count, process))
         process.kill()
@@ -408,12 +422,31 @@ def test_a_sweep_ends_by_the_clock(stopped: Runs):
 
 def test_what_ends_a_sweeper_in_the_background_is_said(runs: Runs):
     """At once, by the command that started it, with what it said."""
-    assert sweep(runs, script="raise ValueError('no such data')").returncode == 66
+    assert sweep(runs, *UNHURRIED, script="raise ValueError('no such data')").returncode == 66
     (journal_path(runs).parent / "sweeper.log").mkdir()
     done = runs.call("sweep", "resume", "s", "-d")
     assert (done.returncode, "sweeper.log" in done.stderr, " within 30 s" in done.stderr) == (2, True, False), (
         done.stderr
     )
+
+
+def test_who_comes_second_is_told_so_even_if_the_first_is_gone_by_then(runs: Runs, monkeypatch: pytest.MonkeyPatch):
+    """`sweep resume -d` exits with 75, not as after an error."""
+    assert sweep(runs, *UNHURRIED, script="raise ValueError('no such data')").returncode == 66
+    home = Home(runs.home)
+    spec = find(home, "s")
+    with closing(SweepJournal(journal_path(runs))) as first:
+        assert first.own()
+        read_to_end = commands._read_to_end
+
+        def and_the_first_goes(fd: int, limit_s: float) -> bytes | None:
+            answer = read_to_end(fd, limit_s)
+            first.unlock()
+            return answer
+
+        monkeypatch.setattr(commands, "_read_to_end", and_the_first_goes)
+        with pytest.raises(BusyError, match="^sweep s is run by another process"):
+            commands._start_in_background(home, spec)
 
 
 def test_a_stop_holds_where_a_tick_was_at_work(runs: Runs):
@@ -435,7 +468,7 @@ def test_a_stop_holds_where_a_tick_was_at_work(runs: Runs):
 def test_a_sweep_is_removed_without_its_runs(runs: Runs):
     """While no trial is active; then its name is free."""
     runs.script(TRAIN)
-    words = ("sweep", "train.py", "-n", "s", *OPTIONS, *PARAM, "--budget", 8 * SECOND, "-d")
+    words = ("sweep", "train.py", "-n", "s", *OPTIONS, *PARAM, *IN_STEPS, "-d")
     assert runs.call(*words).returncode == 0
     assert runs.call("sweep", "rm", "s", "--yes").returncode == 75
     assert runs.call("sweep", "stop", "s").returncode == 0
@@ -528,7 +561,7 @@ ARGPARSE = TRAIN.replace(
 def test_values_reach_the_script_as_they_are(runs: Runs):
     """Also those that look like an option, or have spaces; and `best` prints them for a shell."""
     values = ("--param", "lr=-1e-05,-2e-05", "--param", "mode=--fast,a b")
-    done = sweep(runs, "--sampler", "grid", *values, "--seed-param", "--seed", script=ARGPARSE)
+    done = sweep(runs, "--sampler", "grid", *values, *UNHURRIED, "--seed-param", "--seed", script=ARGPARSE)
     assert done.returncode == 0, done.stderr
     found = {(run["params"]["lr"], run["params"]["mode"]) for run in documents(runs).values()}
     assert found == {(lr, mode) for lr in (-1e-05, -2e-05) for mode in ("--fast", "a b")}

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from backprop.trainer.step_agreement import Agreement, StepRequest
-from tests.conftest import HANG_S, Runs, wait_for
+from tests.conftest import HANG_S, OWN_CLOCK, Runs, wait_for
 
 # the smallest framework there could be, with its hook: steps of `step_s`, saves of `save_s`
 LOOP = """
@@ -61,13 +61,17 @@ def test_a_loop_that_ends_by_itself_is_completed(runs: Runs):
 
 def test_a_timebox_ends_it_at_the_end_of_a_step_with_a_save(runs: Runs):
     """Saved once, at the last step that was made; what comes after training in the script is not done; resumed there."""
-    document = ends(runs, "    loop(100_000, 0.02, 0.1)", "-m", 0.03)
+    runs.script(LOOP + "    loop(1_000_000, 0.02, 0.1)")
+    running = runs.start_patched(OWN_CLOCK, "run", "train.py", "--run-id", "r", "-m", 0.03)
+    wait_for(lambda: any('"loss"' in line for line in events(runs, "r")))
+    runs.set_clock(1.5)  # half a second before its end at the latest
+    assert running.wait(HANG_S) == 0
+    document = runs.document("r")
     assert (document["status"], document["exit_code"]) == ("timeboxed", 0)
     assert [checkpoint["step"] for checkpoint in document["checkpoints"]] == [document["last_step"]]
-    assert document["elapsed_s"] < document["timebox_s"] + 0.5
     assert not [entry for entry in runs.journal("r") if entry["event"] == "signalled"]
     assert runs.output("r") == ""
-    assert runs.call("resume", "r", "-m", 0.02).returncode == 0
+    assert runs.call("resume", "r", "-m", 10, "--until-step", document["last_step"] + 1).returncode == 0
     resumed = runs.document("r")
     assert resumed["sessions"][1]["resumed_from"].endswith(f"ckpt-{document['last_step']}.json")
     curve = [json.loads(line)["step"] for line in events(runs, "r", 2) if '"loss"' in line]
@@ -126,7 +130,12 @@ def events(runs: Runs, run_id: str, session: int = 1) -> list[str]:
 
 
 def test_checkpoints_come_as_often_as_asked(runs: Runs):
-    document = ends(runs, "    loop(100_000, 0.01)", "-m", 0.05, "-c", 0.01)
+    runs.script(LOOP + "    loop(1_000_000, 0.01)")
+    running = runs.start("run", "train.py", "--run-id", "r", "-c", 0.01)
+    wait_for(lambda: runs.rundir("r").exists() and len(runs.document("r")["checkpoints"]) >= 3)
+    assert runs.call("stop", "r").returncode == 0
+    assert running.wait(HANG_S) == 0
+    document = runs.document("r")
     steps = [checkpoint["step"] for checkpoint in document["checkpoints"]]
     assert steps == sorted(set(steps))
     wanted = json.loads((runs.rundir("r") / "control.json").read_text())["checkpoint_wanted"]
@@ -141,15 +150,14 @@ def test_a_stop_waits_for_the_end_of_the_step(runs: Runs):
         link.at_step_end(1)
         link.at_step_end(2)
         print("long step", flush=True)
-        end = time.monotonic() + 3
-        while time.monotonic() < end:
+        while "signalled" not in open(os.environ["BACKPROP_RUN_DIR"] + "/journal.jsonl").read():
             pass
         wish = link.at_step_end(3)
         assert wish.stop
         save(3, 0)
         link.accept_stop()
     """
-    document = ends(runs, body, "-m", 0.02)
+    document = ends(runs, body, "--until-step", 1, "--grace", 200)
     assert (document["status"], document["exit_code"]) == ("timeboxed", 0)
     assert [checkpoint["step"] for checkpoint in document["checkpoints"]] == [3]
     assert [entry["signal"] for entry in runs.journal("r") if entry["event"] == "signalled"] == ["SIGINT"]
@@ -161,16 +169,25 @@ def test_a_step_that_does_not_end_is_broken_off_late_in_the_grace(runs: Runs):
     try:
         with link.training("loop"):
             link.at_step_end(1)
+            print("step", flush=True)
             while True:
                 time.sleep(0.01)
     finally:
         print("finally", flush=True)
     """
-    document = ends(runs, body, "-m", 0.02, "--grace", 3)
-    assert document["status"] == "timeboxed"
-    signals = [entry["signal"] for entry in runs.journal("r") if entry["event"] == "signalled"]
-    assert signals == ["SIGINT", "SIGTERM"]
-    assert runs.output("r") == "finally\n"
+    runs.script(LOOP + body)
+    running = runs.start_patched(OWN_CLOCK, "run", "train.py", "--run-id", "r", "-m", 0.02, "--grace", 3)
+    wait_for(lambda: runs.output("r") == "step\n")
+    signals = lambda: [entry["signal"] for entry in runs.journal("r") if entry["event"] == "signalled"]  # noqa: E731
+    runs.set_clock(1.0)
+    wait_for(lambda: any(entry["event"] == "stop_asked" for entry in runs.journal("r")))
+    runs.set_clock(1.5)  # its notice, of 0.4 s, is over
+    wait_for(lambda: signals() == ["SIGINT"])
+    runs.set_clock(1.2 + 2)
+    assert running.wait(HANG_S) == 0
+    assert runs.document("r")["status"] == "timeboxed"
+    assert signals() == ["SIGINT", "SIGTERM"]
+    assert runs.output("r") == "step\nfinally\n"
 
 
 @pytest.mark.parametrize("signals", [["SIGINT"], ["SIGINT", "SIGINT"], ["SIGINT", "SIGTERM"]], ids="-".join)
@@ -225,14 +242,13 @@ def test_a_launcher_does_not_take_the_save_with_it(runs: Runs):
     with link.training("loop"):
         link.at_step_end(1)
         link.at_step_end(2)
-        end = time.monotonic() + 3
-        while time.monotonic() < end:
+        while "signalled" not in open(os.environ["BACKPROP_RUN_DIR"] + "/journal.jsonl").read():
             pass
         assert link.at_step_end(3).stop
         save(3, 0)
         link.accept_stop()
     """
-    document = ends(runs, body, "-m", 0.03)
+    document = ends(runs, body, "--until-step", 1, "--grace", 200)
     assert document["status"] == "timeboxed"
     assert {entry["signal"] for entry in runs.journal("r") if entry["event"] == "signalled"} == {"SIGINT"}
     assert [checkpoint["step"] for checkpoint in document["checkpoints"]] == [3]
@@ -336,11 +352,17 @@ def test_training_that_finishes_while_it_is_asked_to_stop_is_completed(runs: Run
     with link.training("loop"):
         link.at_step_end(1)
         link.at_step_end(2)
+        print("ready", flush=True)
         while not link.should_stop():
             time.sleep(0.01)
     print("after training", flush=True)
     """
-    document = ends(runs, body, "-m", 0.05)
+    runs.script(LOOP + body)
+    running = runs.start_patched(OWN_CLOCK, "run", "train.py", "--run-id", "r", "-m", 0.05)
+    wait_for(lambda: runs.output("r") == "ready\n")
+    runs.set_clock(2.6)  # the notice, which does not end
+    assert running.wait(HANG_S) == 0
+    document = runs.document("r")
     assert (document["status"], document["reason"]) == ("completed", None)
     assert any(entry["event"] == "stop_asked" for entry in runs.journal("r"))
 

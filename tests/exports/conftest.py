@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from tests import forked_commands
 from tests.conftest import Runs
+
+forked_commands.ALSO = ["mlflow", "pyarrow", "tensorboard"]  # not W&B, which makes folders then
 
 ODD = "acc@1 \x1b[31m\n<b>\u202e"  # the name of a metric
 SCRIPT = (

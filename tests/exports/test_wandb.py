@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Runs
+from tests.conftest import HANG_S, Runs
 from tests.exports.conftest import LOSSES, NAME, ODD, USED, exported, refused
 
 WANDB = str(Path(sys.executable).with_name("wandb"))
@@ -28,7 +28,7 @@ def inspected(path: Path, *words: str) -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=HANG_S,
     )
     return done.stdout
 

@@ -109,6 +109,7 @@ def facts(*deeds: Deed, **changes: object) -> Facts:
         (facts(Deed.KILL_TRAINER), {Status.FAILED}),
         (facts(Deed.KILL_SUPERVISOR), {Status.INTERRUPTED}),
         (facts(Deed.KILL_SUPERVISOR, Deed.STOP, is_short=True, died_open=True), {Status.INTERRUPTED}),
+        (facts(Deed.KILL_SUPERVISOR, Deed.STOP_NOW, died_open=True), {Status.STOPPED, Status.INTERRUPTED}),
         (facts(Deed.DAMAGED_INDEX), set()),
         (facts(Deed.STOP_NOW), {Status.STOPPED, Status.INTERRUPTED}),
         (facts(Deed.FULL_DISK), {Status.FAILED, Status.STOPPED}),

@@ -34,6 +34,8 @@ def test_many_runs_share_three_slots(runs: Runs):
                         except BlockingIOError:
                             count += 1
             return count
+        while not os.path.exists("go"):
+            time.sleep(0.02)
         until = time.monotonic() + 0.3
         most = 0
         while time.monotonic() < until:
@@ -45,6 +47,13 @@ def test_many_runs_share_three_slots(runs: Runs):
     dice = random.Random(3)
     names = [f"r{number:03}" for number in range(RUN_COUNT)]
     processes = {name: runs.start("run", "train.py", "--run-id", name) for name in names}
+
+    def have_all_come() -> bool:
+        told = json.loads(runs.call("status", "--json").stdout)
+        return len(told["slots"]["taken"]) + len(told["queue"]) == RUN_COUNT
+
+    wait_for(have_all_come)
+    (runs.work / "go").touch()
     doomed = set(dice.sample(names, KILL_COUNT))
     for name in sorted(doomed):
         # some while they wait, some while they train, some in between

@@ -25,7 +25,8 @@ def test_random_kills_lose_and_double_nothing(runs: Runs):
     """Two trials at once: each is one run, each rung ends once, and what is proposed is what the seed says."""
     runs.script(TRAIN)
     rng = random.Random(7)
-    words = ("sweep", "train.py", "-n", "s", *OPTIONS, *PARAM, "--budget", (10 + 3 * KILLS) * SECOND, "-d")
+    in_steps = ("--rung", 8 * SECOND, "--rung-steps", 40)
+    words = ("sweep", "train.py", "-n", "s", *OPTIONS, *PARAM, *in_steps, "--budget", (10 + 3 * KILLS) * SECOND, "-d")
     assert runs.call(*words).returncode == 0
     assert kill_at_random(runs, rng, most_of_a_trial=KILLS) == KILLS
     wait_for(lambda: status(runs)["state"] == "finished", LONG_S)

@@ -10,8 +10,10 @@ import subprocess
 import tempfile
 import textwrap
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from backprop.records import Source
@@ -41,6 +43,7 @@ class FrameworkRuns(Runs):
         super().__init__(folder)
         self.environment["TMPDIR"] = str(folder)  # PyTorch's compiler leaves a cache there
         self.environment["OMP_NUM_THREADS"] = "1"  # the tests share the cores
+        self.environment["BACKPROP_GRACE_SECONDS"] = "120"  # whoever answers a stop may take its time
 
     def bare(self, script: Path | str, *words: object, timeout_s: float = HANG_S) -> str:
         """What a script prints without Backprop."""
@@ -84,14 +87,18 @@ class FrameworkRuns(Runs):
 
     def stop_here(self, run_id: str) -> None:
         """`backprop stop`, without a step more than is on its way: training stands still until it can hear of it."""
+        launched = [entry["pid"] for entry in self.journal(run_id) if entry["event"] == "trainer_launched"]
+        psutil.Process(launched[-1]).suspend()  # at once: to look for the others takes longer than some steps
         standing = self.tree()
         for process in standing:
-            process.suspend()
+            with suppress(psutil.NoSuchProcess):  # a worker that has ended since
+                process.suspend()
         stopping = self.start("stop", run_id)
         control = self.rundir(run_id) / "control.json"
         wait_for(lambda: json.loads(control.read_text())["stop_wanted"])
         for process in standing:
-            process.resume()
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
         assert stopping.wait(HANG_S) == 0
 
     def curve(self, run_id: str, name: str) -> dict[float, float]:

@@ -96,9 +96,17 @@ def test_a_timebox_leaves_a_checkpoint_and_one_is_saved_as_often_as_asked(librar
     assert not (runs.work / f"digits-{library}.txt").exists()  # what comes after training was not done
 
 
+# waits where there is a file hold-PLACE until that file, which is now called `held`, is taken away
 DATA = """
-import json, sys, time
+import json, os, sys, time
 import numpy
+def hold(place):
+    try:
+        os.rename(f"hold-{place}", "held")
+    except FileNotFoundError:
+        return
+    while os.path.exists("held"):
+        time.sleep(0.01)
 images = numpy.random.default_rng(7).integers(0, 17, (1797, 64)).astype(float)
 labels = images[:, 20:23].sum(axis=1) // 5
 """
@@ -107,11 +115,12 @@ XGBOOST_SCRIPT = f"""{DATA}
 import xgboost as xgb
 BASE = {{"max_depth": 3, "nthread": 1, "seed": 7, "objective": "multi:softprob", "num_class": 10}}
 class Slow(xgb.callback.TrainingCallback):
-    def __init__(self):
-        self.rounds = []
+    def __init__(self, training=""):
+        self.rounds, self.training = [], training
     def after_iteration(self, model, epoch, evals_log):
         time.sleep(0.01)
         self.rounds.append(epoch)
+        hold(self.training + str(len(self.rounds)))
         return False
 """
 
@@ -120,25 +129,42 @@ import lightgbm as lgb
 BASE = {{"num_leaves": 5, "num_threads": 1, "seed": 7, "verbosity": -1, "deterministic": True,
         "objective": "multiclass", "num_class": 10}}
 class Slow:
-    def __init__(self):
-        self.rounds = []
+    def __init__(self, training=""):
+        self.rounds, self.training = [], training
     def __call__(self, env):
         time.sleep(0.01)
         self.rounds.append(env.iteration)
+        hold(self.training + str(len(self.rounds)))
 def trees(booster):
     return booster.model_to_string()
 """
 
 
-def cut_and_whole(runs: FrameworkRuns, script: str, steps: list[int]) -> tuple[str, str, str]:
+def stop_after(runs: FrameworkRuns, place: str) -> None:
+    """Start the script, and stop it while it waits after a round: the number of that, behind the name of its training."""
+    held = runs.work / "held"
+    runs.work.joinpath(f"hold-{place}").touch()
+    running = runs.start("run", "--run-id", "r", "train.py")
+    wait_for(held.exists)
+    stopping = runs.start("stop", "r")
+    wait_for(lambda: json.loads((runs.rundir("r") / "control.json").read_text())["stop_wanted"])
+    held.unlink()
+    assert running.wait(HANG_S) == 0
+    assert stopping.wait(HANG_S) == 0
+    assert runs.document("r")["status"] == "stopped"
+
+
+def cut_and_whole(runs: FrameworkRuns, script: str, step: int) -> tuple[str, str, str]:
     """What a script prints last when it is cut, what it prints on its own, and the stderr of its last session."""
     path = runs.work / "train.py"
     path.write_text(script)
     whole = runs.bare(path)
-    runs.cut([path], "r", steps)
-    number = len(steps) + 1
-    stderr = runs.rundir("r").joinpath(f"session-{number}.err").read_text()
-    return runs.output("r", session=number).splitlines()[-1], whole.splitlines()[-1], stderr
+    stop_after(runs, str(step))
+    resumed = runs.call("resume", "r")
+    assert resumed.returncode == 0, resumed.stderr
+    assert runs.document("r")["status"] == "completed"
+    stderr = runs.rundir("r").joinpath("session-2.err").read_text()
+    return runs.output("r", session=2).splitlines()[-1], whole.splitlines()[-1], stderr
 
 
 @pytest.mark.parametrize(
@@ -174,7 +200,7 @@ import hashlib
 history = str(model.evals_result() if callable(getattr(model, "evals_result", None)) else model.evals_result_)
 print(json.dumps([hashlib.sha256(said.encode()).hexdigest() for said in (text, history)] + slow.rounds))
 """
-    cut, whole, _ = cut_and_whole(framework_runs, script + fit + report, [40])
+    cut, whole, _ = cut_and_whole(framework_runs, script + fit + report, 40)
     assert cut == whole
 
 
@@ -202,10 +228,7 @@ def fit(fold, callbacks):
     return hashlib.sha256(booster.{text}.encode()).hexdigest()
 is_first = os.environ["BACKPROP_SESSION"] == "1"
 for fold in (0, 1, 2) if is_first else (3, 2, 0):
-    print("fold", fold, flush=True)
-    slow = Slow()
-    if is_first and fold == 2:
-        time.sleep = lambda _, sleep=time.sleep: sleep(1.0)  # a round: it is stopped before its last
+    slow = Slow("fold-" + str(fold) + "-")
     found, alone = fit(fold, [slow]), []
     # calls in other threads are left alone
     thread = threading.Thread(target=lambda: alone.append(fit(fold, [])))
@@ -216,13 +239,9 @@ for fold in (0, 1, 2) if is_first else (3, 2, 0):
     runs = framework_runs
     path = runs.work / "train.py"
     path.write_text(script + body)
-    running = runs.start("run", "--run-id", "r", path)
-    wait_for(lambda: "fold 2" in runs.output("r"))
-    assert runs.call("stop", "r").returncode == 0
-    assert running.wait(HANG_S) == 0
-    assert runs.document("r")["status"] == "stopped"
+    stop_after(runs, "fold-2-50")
     assert runs.call("resume", "r").returncode == 0
-    lines = [line for line in runs.output("r", session=2).splitlines() if not line.startswith("fold")]
+    lines = runs.output("r", session=2).splitlines()
     assert lines == ["3 True 120", "2 True 120", "0 True 120"]
     errors = runs.rundir("r").joinpath("session-2.err").read_text()
     assert errors.count("continues after round") == 1
@@ -241,10 +260,7 @@ is_first = os.environ["BACKPROP_SESSION"] == "1"
 study = optuna.create_study(storage="sqlite:///study.db", study_name="s", load_if_exists=True,
                             sampler=optuna.samplers.RandomSampler(seed=0 if is_first else 1))
 def objective(trial):
-    print("trial", trial.number, flush=True)
-    slow, params = Slow(), {{**BASE, "learning_rate": trial.suggest_float("learning_rate", 0.05, 0.3)}}
-    if is_first and trial.number == 2:
-        time.sleep = lambda _, sleep=time.sleep: sleep(1.0)  # a round: it is stopped before its last
+    slow, params = Slow("trial-" + str(trial.number) + "-"), {{**BASE, "learning_rate": trial.suggest_float("learning_rate", 0.05, 0.3)}}
     params["objective"] = {"'reg:squarederror'" if script is XGBOOST_SCRIPT else "'regression'"}
     del params["num_class"]
     booster = {train}(params, {data}(images, labels * 10.0), 60, callbacks=[slow])
@@ -263,11 +279,7 @@ else:
     runs = framework_runs
     path = runs.work / "train.py"
     path.write_text(script + body)
-    running = runs.start("run", "--run-id", "r", path)
-    wait_for(lambda: "trial 2" in runs.output("r"))
-    runs.wait_for_step("r", 1)
-    assert runs.call("stop", "r").returncode == 0
-    assert running.wait(HANG_S) == 0
+    stop_after(runs, "trial-2-20")
     assert runs.call("resume", "r").returncode == 0
     new, repeated = [json.loads(line) for line in runs.output("r", session=2).splitlines() if line.startswith("[")]
     assert (new[1], repeated[1]) == (60, 60)
@@ -352,7 +364,7 @@ booster = xgb.train(BASE, data, 60, xgb_model=first, callbacks=[Slow()])
 print(booster.num_boosted_rounds())
 """
     )
-    cut, whole, stderr = cut_and_whole(framework_runs, script, [20])
+    cut, whole, stderr = cut_and_whole(framework_runs, script, 20)
     assert cut == whole == "65"
     assert "continues" not in stderr
 
@@ -379,7 +391,7 @@ print(booster.current_iteration(), again.current_iteration(),
       hashlib.sha256((trees(booster) + trees(again)).encode()).hexdigest())
 """
     )
-    cut, whole, stderr = cut_and_whole(framework_runs, script, [13])
+    cut, whole, stderr = cut_and_whole(framework_runs, script, 13)
     assert cut.split()[:2] == whole.split()[:2] == ["60", "3"]
     if word is None:
         assert cut == whole
@@ -399,7 +411,7 @@ booster = xgb.train({**BASE, "subsample": 0.5}, data, 60, callbacks=[Slow()])
 print(booster.num_boosted_rounds())
 """
     )
-    cut, whole, stderr = cut_and_whole(framework_runs, script, [13])
+    cut, whole, stderr = cut_and_whole(framework_runs, script, 13)
     assert cut == whole == "60"
     assert "with other samples" in stderr
 

@@ -139,8 +139,14 @@ def test_cut_by_its_timebox_and_resumed_it_is_the_run_that_was_not_cut(
 def test_stopped_at_any_step_with_workers_that_load_data_it_is_the_run_that_was_not_cut(
     framework_runs: FrameworkRuns, uncut: Path
 ) -> None:
-    script, cuts = slow_example(framework_runs, pause_s=0.06), [33, 110] if IS_NIGHTLY else [60]
-    framework_runs.cut([script, "--", "--epochs", EPOCHS, "--workers", 2], "stopped", cuts)
+    words = ["run", "--run-id", "stopped", slow_example(framework_runs, pause_s=0)]
+    words += ["--", "--epochs", EPOCHS, "--workers", 2]
+    before = 0
+    for cut in [33, 110] if IS_NIGHTLY else [60]:
+        stop_while_held(framework_runs, "stopped", f"hold-train-{cut - before}", *words)
+        words, before = ["resume", "stopped"], cut
+    assert framework_runs.call("resume", "stopped").returncode == 0
+    assert framework_runs.document("stopped")["status"] == "completed"
     sessions = framework_runs.document("stopped")["sessions"]
     assert sessions[-1]["resumed_from"] == sessions[-1]["offered"]
     events = framework_runs.events("stopped")

@@ -62,10 +62,10 @@ def trained(runs: FrameworkRuns, body: str, *words: object, code: int = 0, **var
     return runs.document("r")
 
 
-def stopped(runs: FrameworkRuns, body: str) -> dict:
+def stopped(runs: FrameworkRuns, body: str, grace_s: int = 120) -> dict:
     """The same of a script that goes on until `backprop stop`, which comes after 20 steps."""
     runs.script(TRAINING + body)
-    running = runs.start("run", "train.py", "--run-id", "r", "--grace", 12)
+    running = runs.start("run", "train.py", "--run-id", "r", "--grace", grace_s)
     runs.wait_for_step("r", 20)
     assert runs.call("stop", "r").returncode == 0
     running.wait(HANG_S)
@@ -569,7 +569,7 @@ ENDINGS = {
 @pytest.mark.parametrize("ending", ["uncaught", nightly("swallowed"), nightly("ignored")])
 def test_a_stop_that_nobody_answers_loses_nothing(framework_runs: FrameworkRuns, ending: str):
     """Weights, buffers, optimizer state and random states are in a file that torch loads by its safe defaults."""
-    document = stopped(framework_runs, ENDINGS[ending])
+    document = stopped(framework_runs, ENDINGS[ending], grace_s=12 if ending == "ignored" else 120)
     (emergency,) = emergencies(document)
     assert Path(emergency["path"]) == framework_runs.rundir("r") / "emergency-session-1.pt"
     assert "emergency" in framework_runs.call("status", "r").stdout
@@ -660,7 +660,7 @@ THREADS = """
 def test_what_threads_train_is_kept_once_and_of_one_step(framework_runs: FrameworkRuns, count: int, ending: str):
     """The main thread may end while another is in the middle of a step, and two may find that it is time to save."""
     framework_runs.script(TRAINING + THREADS.replace("COUNT", str(count)) + f"    {ending}\n")
-    process = framework_runs.start("run", "train.py", "--run-id", "r", "--grace", "9")
+    process = framework_runs.start("run", "train.py", "--run-id", "r", "--grace", "60")
     wait_for(lambda: framework_runs.output("r").count("trains") == count)
     framework_runs.wait_for_step("r", 5)
     framework_runs.call("stop", "r")
