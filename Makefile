@@ -32,8 +32,8 @@ CORE := $(addprefix --ignore tests/,agents frameworks exports browser slurm)
 
 # those that bring the machine to its limits run alone; the others mostly wait, so that several share a core
 test: $(INSTALLED)  ## all tests but those that need a framework, a library, a browser or Slurm
-	$(BIN)/python -m pytest -m alone $(CORE)
-	$(BIN)/python -m pytest -m "not alone" -n 4 --maxschedchunk 1 $(CORE)
+	$(BIN)/python -m pytest -m alone $(CORE); alone=$$?; \
+	$(BIN)/python -m pytest -m "not alone" -n 6 --maxschedchunk 1 $(CORE) && exit $$alone
 
 nightly: $(INSTALLED)  ## these, `frameworks` and `exports` at full depth: every property ten times as often, every kill; `floors`
 	TEST_DEPTH=full $(MAKE) test frameworks exports
@@ -83,7 +83,7 @@ soak:  ## all of .ci/run, again and again in fresh clones, beside processes that
 
 coverage: $(INSTALLED) $(VENV)/.coverage  ## branch coverage of the core, processes that tests start included
 	rm -rf build/coverage
-	-$(BIN)/python -m coverage run -m pytest -m "not alone" -n 3 --maxschedchunk 1 $(CORE)
+	-$(BIN)/python -m coverage run -m pytest -m "not alone" -n 6 --maxschedchunk 1 $(CORE)
 	$(BIN)/python -m coverage combine -q
 	$(BIN)/python -m coverage report
 
