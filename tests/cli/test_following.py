@@ -146,6 +146,27 @@ def test_a_session_that_slurm_can_never_place(runs: Runs, programs: Path):
     assert said(front, 0)[-1] == f"backprop: {words}"  # with the code of its last session, as where no Slurm is
 
 
+def test_a_session_that_is_over_before_slurm_answers(runs: Runs, programs: Path):
+    """It is shown, though nobody had looked since it began when Slurm said that none can follow."""
+    asked, answer = programs / "asked", programs / "answer"
+    put(
+        programs,
+        "squeue",
+        f"state=$(test -e {programs}/cancelled && echo CANCELLED || echo PENDING); : > {asked}\n"
+        f'until test -e {answer}; do sleep 0.05; done; echo "7|$state||AT|PartitionTimeLimit|backprop-r"',
+    )
+    put(programs, "scancel", f": > {programs}/cancelled")
+    front = submitted(runs, "run", "--sessions", "2", "--run-id", "r", "train.py")
+    wait_for(asked.exists)
+    tell(runs, began(1), ended(1, Status.TIMEBOXED))
+    submission = next(e for e in journals.read(runs.rundir("r") / "journal.jsonl")[0] if isinstance(e, Submitted))
+    tell(runs, msgspec.structs.replace(submission, at=now(), session=2, is_again=True, reason="session 2 of 2 queued"))
+    answer.touch()
+    start, *_, reason = said(front, 0)
+    assert is_start(start)
+    assert reason == "backprop: run r is not continued: Slurm can never schedule it: PartitionTimeLimit"
+
+
 def test_words_before_the_trainer(runs: Runs):
     """What the supervisor says when it begins comes after that it begins, also where there is no output yet."""
     front = submitted(runs)

@@ -94,7 +94,9 @@ class Follower:
             engines.cluster().invalidate()
             seen = engines.cluster().observe(run)
             if seen.is_unsatisfiable:
-                return self._refuse()
+                self._refresh()  # takes it out of the queue, unless it has begun meanwhile
+                run, entries = self._read()
+                return self._end(run, entries) if run.status.is_final else None
             if seen.message not in {None, slurm_client.HELD}:
                 return None
             signals.rest(_LOOK_EVERY_S)
@@ -174,7 +176,8 @@ class Follower:
         """The exit code once the run has ended for good."""
         if not run.status.is_final:
             self._ended_at = None
-            return self._look_after_it(run)
+            self._look_after_it(run)
+            return None
         if self._watched is not None:
             return None
         now = time.monotonic()
@@ -209,30 +212,21 @@ class Follower:
         elif isinstance(newest, NotContinued):
             say(f"run {self._spec.id}: {newest.reason}")
 
-    def _look_after_it(self, run: Run) -> int | None:
-        """Notice what Slurm knows and the journal does not: why it waits, or that its job is gone; show the first."""
+    def _look_after_it(self, run: Run) -> None:
+        """Notice what Slurm knows and the journal does not: why it waits, or that nothing will come; show the first."""
         if time.monotonic() < self._ask_slurm_at:
-            return None
+            return
         self._ask_slurm_at = time.monotonic() + (_ASK_OF_A_WAITING_S if self._watched is None else _ASK_OF_A_RUNNING_S)
         seen = engines.cluster().observe(run)
-        if run.waiter is not None and seen.is_unsatisfiable:
-            return self._refuse()
-        if seen.phase is Phase.ENDED:
-            self._refresh()  # records its end, unless its supervisor has meanwhile
-            return None
+        if seen.phase is Phase.ENDED or (run.waiter is not None and seen.is_unsatisfiable):
+            self._line.end()
+            self._refresh()  # records its end, or takes it out of the queue: unless it has ended or begun meanwhile
+            return
         engines.cluster().hurry(run, seen)
         if self._watched is None:
             begun = self._waits_in_job or "about to start"
             why = seen.message or (begun if seen.phase is Phase.RUNNING else "queued")
             self._line.show(f"run {self._spec.id} is Slurm job {self._job}: {why}")
-        return None
-
-    def _refuse(self) -> int | None:
-        """Dequeue it, as any reader does; None when it has started meanwhile."""
-        self._line.end()
-        self._refresh()
-        run, entries = self._read()
-        return self._end(run, entries) if run.status.is_final else None
 
     def _refresh(self) -> None:
         with closing(indexing.open_home(self._home, say)) as index:
