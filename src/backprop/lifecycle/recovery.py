@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from psutil import Process
 
 CLAIM_PATIENCE_S = 1.0  # how long a view may hold a run's lock while it reconciles it
+BETWEEN_SESSIONS_S = 30.0  # in which a process that has ended one begins or queues the next, or ends
 REQUEUE_S = 20.0  # until Slurm has requeued a job, from when its journal says that this is to be asked for
 
 
@@ -121,12 +122,11 @@ def claim(home: Home, run: Run, say: Say, reader: RunReader | None = None) -> Jo
     rundir = home.rundir(run.spec.id)
     reader = RunReader(rundir.journal_path, run.spec) if reader is None else reader
     journal = Journal(rundir.journal_path)
-    deadline = time.monotonic() + CLAIM_PATIENCE_S
-    while not journal.try_lock():
-        if time.monotonic() > deadline:
-            journal.close()
-            raise BusyError(busy_message(run))
-        time.sleep(0.02)
+    try:
+        _wait_for_lock(journal, run, reader)
+    except BusyError:
+        journal.close()
+        raise
     now, _ = reader.read()
     is_readable = run.status is not Status.UNREADABLE
     if (
@@ -142,6 +142,20 @@ def claim(home: Home, run: Run, say: Say, reader: RunReader | None = None) -> Jo
         raise BusyError(f"run {run.spec.id} has just been resumed by another process.")
     journal.forget_requests()
     return journal
+
+
+def _wait_for_lock(journal: Journal, run: Run, reader: RunReader) -> None:
+    """Take the run's lock. Raises BusyError where another process has it for long, and does not just end the run."""
+    began = time.monotonic()
+    while not journal.try_lock():
+        waited_s = time.monotonic() - began
+        if waited_s > CLAIM_PATIENCE_S:
+            now = run if run.status is Status.UNREADABLE else reader.read()[0]
+            if not now.status.is_final or now.session_count != run.session_count:
+                raise BusyError(busy_message(now))
+            if waited_s > BETWEEN_SESSIONS_S:
+                raise BusyError(f"run {run.spec.id} has ended a session, and its process has not ended yet; try again.")
+        time.sleep(0.02)
 
 
 def remove(home: Home, run: Run, say: Say) -> None:

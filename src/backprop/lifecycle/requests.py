@@ -38,7 +38,6 @@ STOP_NOW_S = 5.0  # how long a supervisor may take to handle a `stop --now` befo
 END_S = 45.0  # the same for an engine to end it by force: Slurm's KillWait is 30 s
 PAUSE_S = 10.0  # the same for a pause, and for its end
 _START_S = 120.0  # an orphan that is saving gets its grace before the next session starts
-_BETWEEN_SESSIONS_S = 30.0  # in which the next one is queued, or the process ends
 _LOOK_S = 0.25
 # nothing in the folder of the run is taken for a module of ours, and its trainer's environment stays as it is
 _PROGRAM = "import sys; sys.path[:] = [p for p in sys.path if p]; from backprop.__main__ import main; main()"
@@ -63,7 +62,7 @@ def _who_answers(
     A request would apply to neither of them. answering: gives the supervisor of a run. Raises UsageError when it has
     none, BusyError when the next session does not begin for long.
     """
-    deadline = time.monotonic() + _BETWEEN_SESSIONS_S
+    deadline = time.monotonic() + recovery.BETWEEN_SESSIONS_S
     while True:
         seen = look(home, spec)
         found = answering(seen.run)

@@ -11,8 +11,10 @@ import pytest
 from backprop import engines
 from backprop.engines.base import Observation, Phase
 from backprop.engines.slurm.engine import SlurmEngine
+from backprop.errors import BusyError
 from backprop.lifecycle import recovery
 from backprop.records import Run, Status, StopReason
+from backprop.store.home import Home
 from backprop.store.journal import file as journals
 from backprop.store.journal.entries import Entry, Queued, SessionEnded, SessionStarted, StopRequested, Submitted
 from backprop.store.journal.file import Journal
@@ -126,3 +128,38 @@ def test_a_job_that_is_requeued_meanwhile(rundir: RunDir, monkeypatch: pytest.Mo
         cluster = _Cluster(journal, *([again] if is_recorded == "while Slurm is asked" else []), phase=phase)
         monkeypatch.setattr(engines, "cluster", lambda: cluster)
         assert recovery.is_about_to_requeue(rundir, ended) == (is_recorded is not None)
+
+
+@pytest.mark.parametrize("has_ended", [True, False])
+def test_a_run_whose_process_still_ends(home: Home, rundir: RunDir, monkeypatch: pytest.MonkeyPatch, has_ended: bool):
+    """It records its end before it lets go of the run: it is claimed then, and not called running for that."""
+    holder = Journal(rundir.journal_path)
+    assert holder.try_lock()
+    holder.append(STARTED, *([TIMEBOXED] if has_ended else []))
+    monkeypatch.setattr(recovery, "CLAIM_PATIENCE_S", 0.0)
+    ended = fold(SPEC, [STARTED, TIMEBOXED])
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 3:
+            holder.close()
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    if has_ended:
+        recovery.claim(home, ended, print).close()
+        assert len(slept) == 3
+    else:
+        with pytest.raises(BusyError, match="^run r is running, supervised by process 1 on h"):
+            recovery.claim(home, ended, print)
+        holder.close()
+
+
+def test_a_run_whose_process_never_ends(home: Home, rundir: RunDir, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(recovery, "CLAIM_PATIENCE_S", 0.0)
+    monkeypatch.setattr(recovery, "BETWEEN_SESSIONS_S", 0.0)
+    with closing(Journal(rundir.journal_path)) as holder:
+        assert holder.try_lock()
+        holder.append(STARTED, TIMEBOXED)
+        with pytest.raises(BusyError, match="its process has not ended yet"):
+            recovery.claim(home, fold(SPEC, [STARTED, TIMEBOXED]), print)
