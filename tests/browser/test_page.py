@@ -259,7 +259,9 @@ def test_what_a_run_used_is_beside_its_metrics(page: Page, served: Ui, runs: Run
     page.open_run("measured")
     labels = "[...document.querySelectorAll('#run-view .plot')].map((plot) => plot.getAttribute('aria-label'))"
     page.until(lambda: len(page.js(labels)) == 3)
-    page.until(lambda: page.js(labels)[1].startswith("sys/cpu by time: last measured 50"))
+    page.until(
+        lambda: (page.js(labels)[1] or "").startswith("sys/cpu by time: last measured 50")
+    )  # none until it is drawn
     assert [label.partition(":")[0] for label in page.js(labels)] == [
         "loss by step",
         "sys/cpu by time",
@@ -425,8 +427,10 @@ def test_the_machine_is_shown(page: Page, served: Ui, training: Training, runs: 
     values = page.until(lambda: dict(zip(page.texts(".gauge .label"), page.texts(".gauge .value"), strict=True)))
     assert {"Slots", "Load", "RAM", "Disk"} <= set(values)
     assert re.fullmatch(r"(full: )?[\d.]+ GB of [\d.]+ GB", values["RAM"])  # used, as its bar
-    (queued,) = page.until(lambda: page.texts(".queue li"))
+    page.until(
+        lambda: "live" in "".join(page.texts(".queue li"))
+    )  # what for is known a little later than that it waits
+    (queued,) = page.texts(".queue li")
     assert queued.startswith("waiting queued for")
-    assert "live" in queued
     waiting.terminate()
     waiting.wait(HANG_S)

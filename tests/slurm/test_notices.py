@@ -116,7 +116,7 @@ def test_a_pause_and_each_wait(runs: SlurmRuns):
     runs.wait_for_steps("r", 4)
     assert runs.call("pause", "r").returncode == 0
     wait_for(lambda: told(runs, "paused"))
-    assert len(told(runs, "queued")) == 1
+    wait_for(lambda: len(told(runs, "queued")) == 1)  # whoever submitted it tells of that on its own
     assert runs.call("resume", "r").returncode == 0
     runs.let_go(5)
     wait_for(lambda: len(told(runs, "queued")) == 2)

@@ -41,8 +41,8 @@ def ok(runs: SlurmRuns, *words: object) -> str:
 # Fails in its first two sessions and is paused by a user in the third.
 FAILS_TWICE = """
     session = int(os.environ["BACKPROP_SESSION"])
-    print(json.dumps({"step": session, "value": session * 3}), flush=True)
     print("of the trainer", file=sys.stderr, flush=True)
+    print(json.dumps({"step": session, "value": session * 3}), flush=True)  # whoever sees that, pauses
     while session == 3 and not os.path.exists("go"):
         time.sleep(0.05)
     sys.exit(session < 3)
@@ -104,8 +104,10 @@ def test_a_pause_holds_a_run_in_its_job(runs: SlurmRuns):
     front.shows("backprop: paused: `backprop pause` by ", " left")
     wait_for_redraws(front, 2)  # of what was seen after that
     shown = wait_for(lambda: text if (text := front.text).rstrip().endswith(" left") else None)  # not half of a line
+    wait_for(
+        lambda: {process.status() for process in runs.tree()} == {psutil.STATUS_STOPPED}
+    )  # each once it gets a core
     written, later = runs.output("r"), runs.document("r")
-    assert {process.status() for process in runs.tree()} == {psutil.STATUS_STOPPED}
     assert (later["elapsed_s"], runs.output("r")) == (document["elapsed_s"], written)
     assert "run r is already paused" in ok(runs, "pause", "r")
     wait_for_redraws(front, 6)  # four a second, and the time left is shown in seconds
@@ -284,7 +286,7 @@ def test_a_run_in_line_cannot_be_paused_or_removed(runs: SlurmRuns):
     job = runs.job("r")
     assert f"run r belongs to Slurm job {job}. Stop it first: backprop stop r" in removed.stderr
     assert [line.split()[:2] for line in runs.jobs()] == [[job, "PENDING"]]
-    server = Server(runs)
+    server = Server(runs, is_hurried=False)
     assert server.post("/api/runs/r/pause").status == 409
     stopped = server.post("/api/runs/r/stop")
     assert (stopped.status, stopped.json["said"]) == (202, "run r was asked to leave the queue.")
@@ -384,7 +386,7 @@ def test_what_has_ended_does_not_wait(runs: SlurmRuns, array: tuple[str, ...], m
 def test_status_between_two_sessions(runs: SlurmRuns):
     """What ran, on which node and in which job, and that it waits again: no process is named that is gone."""
     runs.submit("r")
-    runs.wait_for_steps("r", 1)
+    wait_for(lambda: runs.told("r", "trainer_launched"))
     shown = rows(ok(runs, "status", "r"))
     assert re.fullmatch(r"process \d+, trainer \d+, on node\d", shown["supervisor"])
     assert re.fullmatch(rf"running, .* of 10 min, Slurm job {runs.job('r')} on node\d", shown["session 1"])

@@ -68,13 +68,22 @@ class Stream:
         return self._response.read()
 
 
+_PATIENT = f"""
+from backprop.views.web import app, server
+app._RESPOND_WITHIN_S = server._LEAVE_WITHIN_S = {HANG_S}
+"""
+
+
 class Server:
     """`backprop ui` in a process of its own."""
 
-    def __init__(self, runs: Runs, *words: str, is_opened: bool = False) -> None:
+    def __init__(self, runs: Runs, *words: str, is_opened: bool = False, is_hurried: bool = True) -> None:
+        """is_hurried: it answers when the action takes long, and cuts off who does not take what it is sent."""
         unseen = () if is_opened else ("--no-open",)
-        self.process = runs.start(
-            "ui", *unseen, *(words or ("--port", "0")), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command = "ui", *unseen, *(words or ("--port", "0"))
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        self.process = (
+            runs.start(*command, **streams) if is_hurried else runs.start_patched(_PATIENT, *command, **streams)
         )
         self.url = self.process.stdout.readline().decode().strip()
         assert self.url, self.process.stderr.read().decode()
@@ -126,6 +135,12 @@ class Server:
 @pytest.fixture
 def server(runs: Runs) -> Server:
     return Server(runs)
+
+
+@pytest.fixture
+def patient_server(runs: Runs) -> Server:
+    """For what it answers at the end of an action, and what it still sends when it is to end."""
+    return Server(runs, is_hurried=False)
 
 
 @pytest.fixture(scope="module")

@@ -287,30 +287,30 @@ def test_a_run_is_paused_goes_on_is_stopped_and_resumed(server: Server, runs: Ru
     wait_for(lambda: status_of(server, run_id) == "stopped")
 
 
-def test_what_is_said_of_a_stop_is_what_will_happen(server: Server, runs: Runs):
+def test_what_is_said_of_a_stop_is_what_will_happen(patient_server: Server, runs: Runs):
     """One that goes on gets its grace; one that is queued leaves the line, and nobody is killed."""
     runs.environment["BACKPROP_MAX_PARALLEL"] = "1"
     going_on = start_endless(runs)
     queued = runs.start("run", runs.script("print('hello')", "other.py"), "--run-id", "queued")
-    wait_for(lambda: (runs.home / "runs" / "queued").exists() and status_of(server, "queued") == "queued")
-    said = server.post("/api/runs/queued/stop").json["said"]
+    wait_for(lambda: (runs.home / "runs" / "queued").exists() and status_of(patient_server, "queued") == "queued")
+    said = patient_server.post("/api/runs/queued/stop").json["said"]
     assert said == "run queued was asked to leave the queue."
     queued.wait(HANG_S)
-    said = server.post(f"/api/runs/{going_on}/stop").json["said"]
+    said = patient_server.post(f"/api/runs/{going_on}/stop").json["said"]
     assert said == f"run {going_on} was asked to stop; it is killed after 20 s."
 
 
-def test_an_order_that_cannot_be_is_refused_with_the_reason(server: Server, runs: Runs):
+def test_an_order_that_cannot_be_is_refused_with_the_reason(patient_server: Server, runs: Runs):
     """409 for a run that has ended, 400 for nonsense, and nothing is written into the record."""
     run_id = finished(runs, "print('hello')")
     before = runs.journal(run_id)
     for order in ("stop", "pause"):
-        answer = server.post(f"/api/runs/{run_id}/{order}")
+        answer = patient_server.post(f"/api/runs/{run_id}/{order}")
         assert answer.status == 409
         assert run_id in answer.json["error"]
     for minutes in (-1, 0, 1e9, "many"):
-        assert server.post(f"/api/runs/{run_id}/resume", minutes=minutes).status == 400
-    assert server.post(f"/api/runs/{run_id}/stop", now="x" * 20_000).status == 413
+        assert patient_server.post(f"/api/runs/{run_id}/resume", minutes=minutes).status == 400
+    assert patient_server.post(f"/api/runs/{run_id}/stop", now="x" * 20_000).status == 413
     assert runs.journal(run_id) == before
 
 

@@ -177,12 +177,12 @@ def test_what_keeps_the_index_from_being_brought_up_to_date_is_told(server: Serv
         assert stream.next_of("trouble")["error"] is None
 
 
-def test_ctrl_c_ends_the_server_with_streams_open(server: Server, runs: Runs):
+def test_ctrl_c_ends_the_server_with_streams_open(patient_server: Server, runs: Runs):
     """Promptly, with exit code 0, a whole last event, and the run goes on."""
     run_id = start_endless(runs)
-    with server.stream(runs=run_id) as stream:
+    with patient_server.stream(runs=run_id) as stream:
         stream.next_of("rows")
-        code, told = server.interrupt()
+        code, told = patient_server.interrupt()
         assert code == 0
         assert stream.rest()[-1:] in {b"", b"\n"}
     assert told.endswith("the page is closed.\n")
