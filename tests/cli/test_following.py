@@ -3,7 +3,7 @@
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -239,7 +239,7 @@ def test_ctrl_c_again_while_an_array_is_taken_back(runs: Runs, unplaced: Path):
         front = runs.start("run", "--vary", "n=1,2,3", "train.py", stderr=subprocess.PIPE)
         wait_for((unplaced / "asked").exists)
         front.send_signal(signal.SIGINT)
-    wait_for(lambda: any("scancel" in " ".join(child.cmdline()) for child in children(front)))
+    wait_for(lambda: any("scancel" in " ".join(command) for command in commands_below(front)))
     front.send_signal(signal.SIGINT)
     (unplaced / "go").touch()
     _, err = front.communicate(timeout=HANG_S)
@@ -248,8 +248,13 @@ def test_ctrl_c_again_while_an_array_is_taken_back(runs: Runs, unplaced: Path):
     assert "--state=PENDING 7" in cancelled(unplaced)
 
 
-def children(front: "subprocess.Popen[bytes]") -> list[psutil.Process]:
-    return [child for child in psutil.Process(front.pid).children() if child.status() != psutil.STATUS_ZOMBIE]
+def commands_below(front: "subprocess.Popen[bytes]") -> list[list[str]]:
+    """What its children that live execute."""
+    found = []
+    for child in psutil.Process(front.pid).children():
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            found.append(child.cmdline())
+    return found
 
 
 def test_ctrl_c_for_an_array_while_slurm_does_not_answer(runs: Runs, unplaced: Path):

@@ -1,6 +1,8 @@
 """Stop reaches the one that trains, whatever started it, and none of its workers. Real processes."""
 
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -40,10 +42,16 @@ WRAPPERS = {
 }
 
 
-def stop(runs: Runs, *words: str, ready: int = 1, until_s: float | None = None) -> str:
+def stop(
+    runs: Runs,
+    *words: str,
+    ready: int = 1,
+    until_s: float | None = None,
+    has_reacted: Callable[[list[int]], bool] = lambda pids: True,
+) -> str:
     """Run this, and stop it once its stdout has so many lines; all of its stdout.
 
-    until_s: of its grace of 600 s, this much is over once somebody has been interrupted.
+    until_s: of its grace of 600 s, this much is over once those that were interrupted have reacted.
     """
     options = ("run", "--run-id", "r", "--grace", 600, *words)
     process = runs.start(*options) if until_s is None else runs.start_patched(OWN_CLOCK, *options)
@@ -51,7 +59,8 @@ def stop(runs: Runs, *words: str, ready: int = 1, until_s: float | None = None) 
     assert process.poll() is None, runs.rundir("r").joinpath("session-1.err").read_text()
     stopping = runs.start("stop", "r")
     if until_s is not None:
-        wait_for(lambda: interrupted(runs))
+        (pids,) = wait_for(lambda: interrupted(runs))
+        wait_for(lambda: has_reacted(pids))
         runs.set_clock(until_s)
     assert stopping.wait(HANG_S) == 0
     assert process.wait(HANG_S) == 0
@@ -63,13 +72,19 @@ def interrupted(runs: Runs) -> list[list[int]]:
     return [e["pids"] for e in runs.journal("r") if e["event"] == "signalled" and e["signal"] == "SIGINT"]
 
 
+def is_joining(pid: int) -> bool:
+    """Whether a process waits for a child to end."""
+    return Path(f"/proc/{pid}/wchan").read_text() == "do_wait"
+
+
 @pytest.mark.parametrize("name", LAUNCHERS)
 def test_a_trainer_below_a_python_launcher_saves(runs: Runs, name: str):
     """It gets SIGINT, and the launcher does nothing to it before it has saved."""
     runs.script(TRAINER)
     runs.script(LAUNCHERS[name], "launch.py")
     # a launcher that polls cannot be told from a trainer: for a third of the grace its process counts as a worker
-    words = stop(runs, "launch.py", until_s=201 if name == "polls a process" else None).split()
+    until_s = 201 if name == "polls a process" else None
+    words = stop(runs, "launch.py", until_s=until_s, has_reacted=lambda pids: is_joining(pids[0])).split()
     assert words[:1] + words[2:] == ["trains", "saved"]
     assert any(int(words[1]) in pids for pids in interrupted(runs))
     assert runs.tree() == []
@@ -117,7 +132,8 @@ def test_a_launcher_that_never_gets_its_turn_is_interrupted_all_the_same(runs: R
         """,
         "launch.py",
     )
-    assert stop(runs, "launch.py", until_s=201) == "trains\nnot now\nlauncher saved\n"
+    has_reacted = lambda _: "not now" in runs.output("r")  # noqa: E731
+    assert stop(runs, "launch.py", until_s=201, has_reacted=has_reacted) == "trains\nnot now\nlauncher saved\n"
     assert [len(pids) for pids in interrupted(runs)] == [1, 1]
 
 

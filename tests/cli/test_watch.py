@@ -16,7 +16,7 @@ import psutil
 import pyte
 import pytest
 
-from tests.conftest import BACKPROP, HANG_S, Runs, recorded, wait_for
+from tests.conftest import BACKPROP, HANG_S, Runs, patched, recorded, wait_for
 
 # what a program may switch on, and must switch off: the alternate screen, mouse reports, focus, bracketed paste
 MODES = ("1049", "1000", "1003", "1015", "1006", "1004", "2004")
@@ -136,6 +136,10 @@ def with_a_run(runs: Runs) -> None:
     assert runs.call("run", "train.py", "--run-id", "digits1").returncode == 0
 
 
+# it gives up on a terminal that does not answer: a slow machine is none
+PATIENT = f"from backprop.views.watch import app; app._EXIT_TIMEOUT_S = {HANG_S}"
+
+
 @pytest.mark.parametrize(
     ("end", "code"),
     [
@@ -149,7 +153,8 @@ def with_a_run(runs: Runs) -> None:
 )
 def test_the_terminal_is_left_as_it_was(with_a_run: Runs, terminals: list[Terminal], end, code: int):
     """The alternate screen, the mouse, the cursor and the line discipline."""
-    terminal = watching(with_a_run, terminals)
+    terminal = Terminal(with_a_run, [*patched(PATIENT), "watch"])
+    terminals.append(terminal)
     terminal.shows("digits1", "completed")
     assert not terminal.is_as_before()
     end(terminal)
