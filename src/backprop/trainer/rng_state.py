@@ -14,8 +14,8 @@ from typing import Any, Callable, Iterable, Mapping, NamedTuple, Optional
 def take(generators: Iterable[Any] = ()) -> dict[str, Any]:
     """The random states as of now, as copies that can be pickled."""
     states: dict[str, Any] = {"python": random.getstate()}
-    if numpy := _imported("numpy", "random"):
-        states["numpy"] = numpy.random.get_state()
+    if numpy_random := _imported("numpy.random", "get_state"):  # new versions of NumPy import it when it is first used
+        states["numpy"] = numpy_random.get_state()
     if torch := _imported("torch", "get_rng_state"):
         states["torch"] = torch.get_rng_state()
         if torch.cuda.is_initialized():
@@ -79,10 +79,10 @@ def _state_access(value: Any) -> Optional[_StateAccess]:
         return _StateAccess(
             lambda generator: generator.get_state(), lambda generator, state: generator.set_state(state)
         )
-    if numpy := _imported("numpy", "random"):
-        if isinstance(value, numpy.random.Generator):
+    if numpy_random := _imported("numpy.random", "Generator"):
+        if isinstance(value, numpy_random.Generator):
             return _StateAccess(lambda generator: generator.bit_generator.state, _put_bit_generator)
-        if isinstance(value, numpy.random.RandomState):
+        if isinstance(value, numpy_random.RandomState):
             return _StateAccess(
                 lambda generator: generator.get_state(), lambda generator, state: generator.set_state(state)
             )
