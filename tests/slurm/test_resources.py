@@ -151,6 +151,7 @@ def test_one_of_two_nodes_fails(runs: SlurmRuns):
         def save(number, frame):
             open("saved.json", "w").write("{}")
             os.write(1, b'{"event": "checkpoint_saved", "path": "saved.json", "step": 1}\\n')
+            os._exit(0)
 
         signal.signal(signal.SIGTERM, save)
         os.write(2, b"half a line")  # srun's own words follow on it
@@ -159,7 +160,7 @@ def test_one_of_two_nodes_fails(runs: SlurmRuns):
             time.sleep(600)
         """
     )
-    done = runs.call("run", "--run-id", "r", "--nodes", 2, "--grace", 8, "train.py")
+    done = runs.call("run", "--run-id", "r", "--nodes", 2, "--grace", 240, "train.py")
     assert done.returncode == 4, done.stderr
     document = runs.check("r", "failed")
     assert document["exit_code"] == 4
@@ -185,7 +186,8 @@ def test_two_nodes_are_stopped_and_cannot_be_paused(runs: SlurmRuns):
 def test_two_nodes_stop_at_their_own_pace(runs: SlurmRuns):
     """One that saves for longer than the other is neither ended by that one's end nor by SIGTERM, which it hears once."""
     runs.script(SAVING_LONG)
-    assert runs.call("run", "--run-id", "r", "-d", "--nodes", 2, "--grace", 24, "train.py").returncode == 0
+    runs.let_first("from backprop.supervisor import stop_ladder\nstop_ladder.TERMINATE_AFTER = 1 / 30")
+    assert runs.call("run", "--run-id", "r", "-d", "--nodes", 2, "--grace", 240, "train.py").returncode == 0
     runs.wait_for_steps("r", 1)
     stopped = runs.call("stop", "r")
     assert stopped.returncode == 0, stopped.stderr
