@@ -332,7 +332,7 @@ def _touch_index(population: Population, spoil: Callable[[], None]) -> bool:
 
 def delete_index(population: Population, member: Member, step: Step) -> str | None:
     def spoil() -> None:
-        for name in ("index.db", "index.db-wal", "index.db-shm"):
+        for name in ("index.db-wal", "index.db-shm", "index.db"):
             (population.home / name).unlink(missing_ok=True)
 
     return "index.db deleted" if _touch_index(population, spoil) else None

@@ -127,7 +127,10 @@ def test_a_copied_run_directory_is_not_taken_for_the_run(runs: Runs):
     runs.script("print('ready', flush=True); time.sleep(60)")
     process = runs.start("run", "train.py", "--run-id", "live", stdout=subprocess.PIPE)
     process.stdout.readline()
+    process.send_signal(signal.SIGSTOP)  # it replaces files
+    wait_for(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
     subprocess.run(["cp", "-r", runs.rundir("live"), runs.rundir("backup")], check=True)
+    process.send_signal(signal.SIGCONT)
     shown = json.loads(runs.call("list", "--json").stdout)
     assert {d["id"]: d["status"] for d in shown} == {"live": "running", "backup": "unreadable"}
     assert runs.document("backup")["reason"] == "it is a copy of run live"

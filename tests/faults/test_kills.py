@@ -236,7 +236,7 @@ def test_the_index_deleted_under_a_running_supervisor(runs: Runs):
     runs.call("run", "train.py", "--run-id", "before", TARGET="3000")
     supervisor = runs.start("run", "train.py", "--run-id", "r")
     wait_for(lambda: len(runs.output("r")) > 100_000)
-    for name in ("index.db", "index.db-wal", "index.db-shm"):
+    for name in ("index.db-wal", "index.db-shm", "index.db"):
         (runs.home / name).unlink(missing_ok=True)
     assert "running" in runs.call("list").stdout
     size = len(runs.output("r"))
@@ -282,7 +282,7 @@ def test_a_journal_cut_short_keeps_all_before_the_cut(runs: Runs):
     runs.call("run", "train.py", "--run-id", "a", TARGET="5000")
     journal = runs.rundir("a") / "journal.jsonl"
     journal.write_bytes(journal.read_bytes()[:-20])
-    for name in ("index.db", "index.db-wal", "index.db-shm"):
+    for name in ("index.db-wal", "index.db-shm", "index.db"):
         (runs.home / name).unlink(missing_ok=True)
     assert check_record(runs, "a")["status"] == "interrupted"
     assert runs.call("resume", "a", TARGET="5000").returncode == 0

@@ -63,7 +63,7 @@ def test_a_disk_that_fills_up_loses_nothing(small_home: Runs):
     """Every line that reached the file is counted once there is room again, and resume takes the newest checkpoint."""
     runs = small_home
     runs.script(FILLING)
-    runs.call("run", "train.py", "--run-id", "r", "--grace", "2")
+    runs.call_patched(OWN_CLOCK, "run", "train.py", "--run-id", "r", "--grace", "2")
     assert runs.tree() == []
     assert len(runs.output("r")) > 500_000
     make_room(runs)
@@ -187,7 +187,7 @@ def test_the_end_of_a_session_finds_room_on_a_full_disk(small_home: Runs):
         sys.exit(7)
         """
     )
-    assert runs.call("run", "train.py", "--run-id", "r").returncode == 7
+    assert runs.call_patched(OWN_CLOCK, "run", "train.py", "--run-id", "r").returncode == 7
     assert os.statvfs(runs.home).f_bavail < 4
     (listed,) = json.loads(runs.call("list", "--json").stdout)
     assert (listed["status"], listed["exit_code"]) == ("failed", 7)
@@ -233,7 +233,7 @@ def test_a_disk_that_is_full_from_elsewhere_does_not_end_training(small_home: Ru
         print(json.dumps({"step": 8, "value": 1}), flush=True)
         """
     )
-    done = runs.call("run", "train.py", "--run-id", "r")
+    done = runs.call_patched(OWN_CLOCK, "run", "train.py", "--run-id", "r")
     assert done.returncode == 0, done.stderr
     document = check_record(runs, "r")
     assert (document["status"], document["last_step"]) == ("completed", 8)

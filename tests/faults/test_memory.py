@@ -128,8 +128,9 @@ def test_a_cage_is_gone_with_its_run(runs: Runs):
     """Whatever cgroup was made for a session is removed at its end, also by whoever finds its supervisor dead."""
     runs.script('print(json.dumps({"step": 1}), flush=True); time.sleep(60)')
     process = runs.start("run", "train.py", "--ram-limit", "2", "--run-id", "r")
-    wait_for(lambda: runs.output("r"))
-    launched = next(entry for entry in runs.journal("r") if entry["event"] == "trainer_launched")
+    told = lambda: [entry for entry in runs.journal("r") if entry["event"] == "trainer_launched"]  # noqa: E731
+    wait_for(lambda: runs.output("r") and told())
+    (launched,) = told()
     if launched["cage"] is None:
         pytest.skip("no memory cgroup of this machine is ours to make")
     assert Path(launched["cage"]).is_dir()

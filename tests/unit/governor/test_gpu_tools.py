@@ -2,7 +2,9 @@
 
 import json
 import os
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from backprop.governor.probes import gpu_tools
 from backprop.governor.probes.gpu_tools import ToolError, read_amd_smi, read_nvidia_smi, read_rocm_smi
 from backprop.records import Throttle
-from tests.conftest import wait_for
+from tests.conftest import HANG_S, wait_for
 
 MIB = 1 << 20
 
@@ -51,7 +53,7 @@ def test_a_card_of_nvidia(tools: Path):
         query_gpu="0, GPU-5c3a, NVIDIA H100 80GB HBM3, 81559, 80916, 34, 7, 71.52, Disabled, 0x0000000000000024\n",
         query_compute="GPU-5c3a, 4711, 512\nGPU-5c3a, 4712, 100\n",
     )
-    (gpu,) = read_nvidia_smi(5)
+    (gpu,) = read_nvidia_smi(HANG_S)
     assert (gpu.index, gpu.uuid, gpu.name, gpu.vendor) == (0, "GPU-5c3a", "NVIDIA H100 80GB HBM3", "nvidia")
     assert (gpu.vram_total_bytes, gpu.vram_free_bytes) == (81559 * MIB, 80916 * MIB)
     assert (gpu.temp_c, gpu.utilization_percent, gpu.power_w) == (34, 7, 71.52)
@@ -69,7 +71,7 @@ def test_a_tool_that_does_not_know_why_clocks_are_held_back_tells_the_rest(tools
         *query-gpu*) echo "0, GPU-1, A, 10, 10, 1, 1, 1, Disabled";;
         esac""",
     )
-    (gpu,) = read_nvidia_smi(5)
+    (gpu,) = read_nvidia_smi(HANG_S)
     assert gpu.temp_c == 1
     assert gpu.throttled is None
 
@@ -82,7 +84,7 @@ def test_what_a_card_does_not_say_is_unknown(tools: Path):
         query_gpu="0, GPU-1, GRID, [N/A], [Not Supported], [Unknown Error], [N/A], [N/A], [N/A], 0x0000000000000024\n",
         query_compute="GPU-1, 5, [N/A]\n",
     )
-    (gpu,) = read_nvidia_smi(5)
+    (gpu,) = read_nvidia_smi(HANG_S)
     assert gpu.vram_total_bytes is gpu.vram_free_bytes is gpu.temp_c is gpu.utilization_percent is gpu.power_w is None
     assert gpu.process_vram_bytes is None
 
@@ -92,7 +94,7 @@ def test_a_card_without_processes_holds_nothing(tools: Path):
     printing(
         tools, "nvidia-smi", query_gpu="0, GPU-1, A, 10, 10, 1, 1, 1, [N/A], 0x0000000000000024\n", query_compute=""
     )
-    assert read_nvidia_smi(5)[0].process_vram_bytes == {}
+    assert read_nvidia_smi(HANG_S)[0].process_vram_bytes == {}
 
 
 def test_slices_are_listed_as_what_they_are(tools: Path):
@@ -109,7 +111,7 @@ def test_slices_are_listed_as_what_they_are(tools: Path):
             "GPU 1: A100 (UUID: GPU-b)\n"
         ),
     )
-    gpus = read_nvidia_smi(5)
+    gpus = read_nvidia_smi(HANG_S)
     assert [(gpu.index, gpu.uuid, gpu.is_slice) for gpu in gpus] == [
         (0, "MIG-11", True),
         (0, "MIG-GPU-a/2/0", True),
@@ -123,7 +125,7 @@ def test_slices_are_listed_as_what_they_are(tools: Path):
 @pytest.mark.parametrize("body", ["echo 'No devices were found'; exit 6", "echo 'No devices were found'"])
 def test_no_card_is_an_answer(tools: Path, body: str):
     tool(tools, "nvidia-smi", body)
-    assert read_nvidia_smi(5) == ()
+    assert read_nvidia_smi(HANG_S) == ()
 
 
 @pytest.mark.parametrize(
@@ -140,14 +142,21 @@ def test_no_card_is_an_answer(tools: Path, body: str):
 def test_rubbish_and_failure_are_one_kind_of_error(tools: Path, body: str, told: str):
     tool(tools, "nvidia-smi", body)
     with pytest.raises(ToolError) as raised:
-        read_nvidia_smi(5)
+        read_nvidia_smi(HANG_S)
     assert told in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
-def test_a_tool_that_hangs_is_given_up_and_killed(tools: Path, tmp_path: Path):
+def test_a_tool_that_hangs_is_given_up_and_killed(tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """With what it started, however it ignores signals."""
     tool(tools, "nvidia-smi", f"trap '' TERM INT; sleep 300 & echo $! > {tmp_path}/pid; wait")
+    communicate = subprocess.Popen.communicate
+
+    def with_a_child(process: "subprocess.Popen[bytes]", **options: Any) -> tuple[bytes, bytes]:
+        wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().endswith("\n"))
+        return communicate(process, **options)
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", with_a_child)
     with pytest.raises(ToolError, match=r"did not answer within 0\.5 s"):
         read_nvidia_smi(0.5)
     pid = int((tmp_path / "pid").read_text())
@@ -158,7 +167,7 @@ def test_a_tool_that_is_not_there(tools: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", str(tools))
     assert not gpu_tools.is_present("nvidia-smi")
     with pytest.raises(ToolError, match="cannot be started"):
-        read_nvidia_smi(5)
+        read_nvidia_smi(HANG_S)
     tool(tools, "nvidia-smi", "true")
     assert gpu_tools.is_present("nvidia-smi")
 
@@ -184,7 +193,7 @@ ROCM = {
 def test_cards_of_amd_by_rocm_smi(tools: Path):
     """Bytes as it prints them; warnings before the JSON do not matter."""
     printing(tools, "rocm-smi", json="WARNING: AMD GPU device(s) is/are in a low-power state.\n\n" + json.dumps(ROCM))
-    first, second = read_rocm_smi(5)
+    first, second = read_rocm_smi(HANG_S)
     assert (first.index, first.uuid, first.name, first.vendor) == (
         0,
         "GPU-18f68e602b8a790f",
@@ -215,7 +224,7 @@ def test_cards_of_amd_by_amd_smi(tools: Path, wrapped: bool):
     listed = [{"gpu": 0, "uuid": "ccff74a1-0000-1000-80ee-3b3fb6a31fe9"}]
     metric, known = ({"gpu_data": AMD}, {"gpu_data": listed}) if wrapped else (AMD, listed)
     printing(tools, "amd-smi", metric=json.dumps(metric), list=json.dumps(known))
-    first, second = read_amd_smi(5)
+    first, second = read_amd_smi(HANG_S)
     assert first.uuid == "GPU-ccff74a1-0000-1000-80ee-3b3fb6a31fe9"
     assert (first.vram_total_bytes, first.vram_free_bytes) == (196592 * MIB, 196000 * MIB)
     assert (first.temp_c, first.utilization_percent, first.power_w) == (44, 3, 131)

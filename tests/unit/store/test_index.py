@@ -261,8 +261,11 @@ def test_processes_that_race_count_every_line_once(path: Path, run1: Index):
 
 
 @pytest.mark.parametrize("is_patient", [True, False])
-def test_others_that_write_one_after_the_other_are_waited_for(tmp_path: Path, is_patient: bool):
+def test_others_that_write_one_after_the_other_are_waited_for(
+    tmp_path: Path, is_patient: bool, monkeypatch: pytest.MonkeyPatch
+):
     """By who may wait: none of them hangs. One that does is not waited for."""
+    monkeypatch.setattr("backprop.store.index._PATIENCE", HANG_S / 0.05)
     path = tmp_path / "index.db"
     with closing(Index(path, 0.05)) as ours, closing(Index(path, HANG_S)) as other:
         ours.is_patient = is_patient

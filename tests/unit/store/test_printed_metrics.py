@@ -35,6 +35,12 @@ class Session:
         return [(line["step"], line["loss"]) for line in lines]
 
 
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look takes as long as it takes."""
+    monkeypatch.setattr(printed_metrics, "_LOOK_S", HANG_S)
+
+
 @pytest.fixture
 def session(tmp_path: Path) -> Session:
     return Session(tmp_path)

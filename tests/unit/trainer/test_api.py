@@ -133,7 +133,8 @@ def test_the_interrupt_that_follows_a_stop_breaks_nothing_off(runs: Runs):
         for epoch, batch in backprop.loop(range(10**6), state={}):
             time.sleep(0.01)
             open("training", "w").close()
-        time.sleep(3)
+        while '"SIGINT"' not in open(os.environ["BACKPROP_RUN_DIR"] + "/journal.jsonl").read():
+            time.sleep(0.01)
         print("went on")
         """
     )

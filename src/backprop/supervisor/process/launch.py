@@ -96,12 +96,12 @@ def _reading(stdin: str | None) -> BinaryIO:
 
 
 def _reset_signals(ignored: signal.Signals | None) -> None:
-    """Unblock all signals, and ignore none but this one.
+    """Unblock all signals, and handle or ignore none, but for ignoring this one.
 
-    exec resets handled signals to their default, but leaves ignored ones ignored.
+    exec leaves ignored signals ignored, and resets handled ones: one that came before is lost with its handler.
     """
     for number in signal.valid_signals():
-        if signal.getsignal(number) is signal.SIG_IGN:
+        if signal.getsignal(number) not in {signal.SIG_DFL, None}:
             signal.signal(number, signal.SIG_DFL)
     if ignored is not None:
         signal.signal(ignored, signal.SIG_IGN)
