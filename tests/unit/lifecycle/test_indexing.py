@@ -137,6 +137,17 @@ def test_a_run_that_experiments_json_lacks(home: Home, rundir: RunDir, index: In
     assert experiments_json.run_ids(home.snapshot_path) == {"r"}
 
 
+def test_who_writes_experiments_json_for_long_holds_up_no_look(home: Home, index: Index):
+    """The index is in step all the same, and the file stays due."""
+    home.make()
+    index.set_snapshot_due()
+    with home.lock():
+        indexing.catch_up(home, index, print)
+    assert index.is_snapshot_due()
+    indexing.catch_up(home, index, print)
+    assert not index.is_snapshot_due()
+
+
 @pytest.mark.parametrize(
     ("entries", "is_scanned"),
     [
