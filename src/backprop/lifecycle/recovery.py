@@ -150,11 +150,13 @@ def _wait_for_lock(journal: Journal, run: Run, reader: RunReader) -> None:
     while not journal.try_lock():
         waited_s = time.monotonic() - began
         if waited_s > CLAIM_PATIENCE_S:
-            now = run if run.status is Status.UNREADABLE else reader.read()[0]
+            if run.status is Status.UNREADABLE:
+                raise BusyError(busy_message(run))
+            now, _ = reader.read()
             if not now.status.is_final or now.session_count != run.session_count:
                 raise BusyError(busy_message(now))
             if waited_s > BETWEEN_SESSIONS_S:
-                raise BusyError(f"run {run.spec.id} has ended a session, and its process has not ended yet; try again.")
+                raise BusyError(f"run {run.spec.id} has ended, and another process still holds it; try again.")
         time.sleep(0.02)
 
 

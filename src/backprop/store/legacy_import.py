@@ -15,7 +15,7 @@ import msgspec
 from backprop import host
 from backprop.records import Limits, Record, RunSpec, Say, Status, is_showable
 from backprop.store.files import write_plain
-from backprop.store.home import Home
+from backprop.store.home import LOCK_PATIENCE_S, Home
 from backprop.store.journal.entries import SessionEnded, SessionStarted
 from backprop.store.rundir import RUN_ID, RunDir
 
@@ -44,13 +44,14 @@ def take_over(home: Home, say: Say) -> None:
     All of them appear in one rename, or none: an import that is killed is repeated by the next command.
     Raises HomeBusyError, OSError or ConfigError.
     """
-    if not home.has_old_runs_only():
-        return
-    try:
-        home.make_own()  # this machine may be new to a shared home
-    except OSError as error:
-        raise home.unusable(error) from error
-    with suppress(FileNotFoundError), home.lock(_IMPORT_PATIENCE_S):
+    patience_s = LOCK_PATIENCE_S
+    if home.has_old_runs_only():
+        patience_s = _IMPORT_PATIENCE_S  # another process is importing: a millisecond a run
+        try:
+            home.make_own()  # this machine may be new to a shared home
+        except OSError as error:
+            raise home.unusable(error) from error
+    with suppress(FileNotFoundError), home.lock(patience_s):
         if not home.has_old_runs_only():
             return
         try:

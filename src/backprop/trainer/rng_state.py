@@ -11,11 +11,14 @@ import sys
 from typing import Any, Callable, Iterable, Mapping, NamedTuple, Optional
 
 
-def take(generators: Iterable[Any] = ()) -> dict[str, Any]:
-    """The random states as of now, as copies that can be pickled."""
+def take(generators: Iterable[Any] = (), *, may_import: bool = True) -> dict[str, Any]:
+    """The random states as of now, as copies that can be pickled.
+
+    may_import: what the script may draw from NumPy later counts, too, though NumPy imports that at its first use only.
+    """
     states: dict[str, Any] = {"python": random.getstate()}
-    if numpy_random := _imported("numpy.random", "get_state"):  # new versions of NumPy import it when it is first used
-        states["numpy"] = numpy_random.get_state()
+    if (may_import or "numpy.random" in sys.modules) and (numpy := _imported("numpy", "random")):
+        states["numpy"] = numpy.random.get_state()
     if torch := _imported("torch", "get_rng_state"):
         states["torch"] = torch.get_rng_state()
         if torch.cuda.is_initialized():

@@ -161,5 +161,5 @@ def test_a_run_whose_process_never_ends(home: Home, rundir: RunDir, monkeypatch:
     with closing(Journal(rundir.journal_path)) as holder:
         assert holder.try_lock()
         holder.append(STARTED, TIMEBOXED)
-        with pytest.raises(BusyError, match="its process has not ended yet"):
+        with pytest.raises(BusyError, match="another process still holds it"):
             recovery.claim(home, fold(SPEC, [STARTED, TIMEBOXED]), print)

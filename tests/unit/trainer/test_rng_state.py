@@ -1,6 +1,8 @@
 """Random number generators draw the same numbers again."""
 
 import random
+import sys
+import types
 
 import pytest
 
@@ -44,3 +46,13 @@ def test_the_generators_of_a_loader_are_found_once():
         sampler, generator = Sampler(), Sampler.generator
 
     assert rng_state.of_loader(Loader()) == [Sampler.generator]
+
+
+def test_what_numpy_imports_at_its_first_use(monkeypatch: pytest.MonkeyPatch):
+    """Belongs to what is restored, but where nothing may be imported."""
+    numpy = types.ModuleType("numpy")
+    numpy.random = types.SimpleNamespace(get_state=lambda: "drawn")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "numpy", numpy)
+    monkeypatch.delitem(sys.modules, "numpy.random", raising=False)
+    assert rng_state.take()["numpy"] == "drawn"
+    assert "numpy" not in rng_state.take(may_import=False)

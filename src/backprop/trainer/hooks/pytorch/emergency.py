@@ -123,7 +123,8 @@ def save(path: str, write: Callable[[Any, Any], None], step: int, optimizers: li
 
 def random_states() -> dict[str, Any]:
     """The states of all global generators, as plain values and tensors."""
-    states = rng_state.take()
+    # a script may be ending by a KeyboardInterrupt, which an import makes CPython forget
+    states = rng_state.take(may_import=False)
     del states["generators"]
     if "numpy" in states:
         kind, keys, *rest = states["numpy"]
