@@ -128,6 +128,12 @@ def test_a_session_that_was_due_and_never_started(runs: Runs, programs: Path, ki
     assert said(front, 0).count(f"backprop: {words}") == 1
 
 
+def tell_of_another_session(runs: Runs) -> None:
+    """The job has put itself back for a second one."""
+    submission = next(e for e in journals.read(runs.rundir("r") / "journal.jsonl")[0] if isinstance(e, Submitted))
+    tell(runs, msgspec.structs.replace(submission, at=now(), session=2, is_again=True, reason="session 2 of 2 queued"))
+
+
 def test_a_session_that_slurm_can_never_place(runs: Runs, programs: Path):
     """Another has run before it: then it is not the run that was not started."""
     put(
@@ -140,8 +146,7 @@ def test_a_session_that_slurm_can_never_place(runs: Runs, programs: Path):
     front = submitted(runs, "run", "--sessions", "2", "--run-id", "r", "train.py")
     tell(runs, began(1), ended(1, Status.TIMEBOXED))
     (programs / "state").write_text("PENDING")
-    submission = next(e for e in journals.read(runs.rundir("r") / "journal.jsonl")[0] if isinstance(e, Submitted))
-    tell(runs, msgspec.structs.replace(submission, at=now(), session=2, is_again=True, reason="session 2 of 2 queued"))
+    tell_of_another_session(runs)
     words = "run r is not continued: Slurm can never schedule it: PartitionTimeLimit"
     assert said(front, 0)[-1] == f"backprop: {words}"  # with the code of its last session, as where no Slurm is
 
@@ -159,8 +164,7 @@ def test_a_session_that_is_over_before_slurm_answers(runs: Runs, programs: Path)
     front = submitted(runs, "run", "--sessions", "2", "--run-id", "r", "train.py")
     wait_for(asked.exists)
     tell(runs, began(1), ended(1, Status.TIMEBOXED))
-    submission = next(e for e in journals.read(runs.rundir("r") / "journal.jsonl")[0] if isinstance(e, Submitted))
-    tell(runs, msgspec.structs.replace(submission, at=now(), session=2, is_again=True, reason="session 2 of 2 queued"))
+    tell_of_another_session(runs)
     answer.touch()
     start, *_, reason = said(front, 0)
     assert is_start(start)

@@ -187,7 +187,7 @@ def _catch_up_once(home: Home, index: Index, say: Say) -> bool:
     if index.is_snapshot_due() or known is None or (is_changed and (known - on_disk or _lacks(known, index))):
         try:
             experiments_json.rebuild(home, index, say)
-        except HomeBusyError:  # another process writes it: the next look sees whether it has all of them
+        except HomeBusyError:  # another process holds the home's lock: the next look tries again
             return True
         except OSError as error:
             if not lacks_room(error):
