@@ -151,8 +151,8 @@ def test_a_session_that_slurm_can_never_place(runs: Runs, programs: Path):
     assert said(front, 0)[-1] == f"backprop: {words}"  # with the code of its last session, as where no Slurm is
 
 
-def test_a_session_that_is_over_before_slurm_answers(runs: Runs, programs: Path):
-    """It is shown, though nobody had looked since it began when Slurm said that none can follow."""
+def slow_refusal(programs: Path) -> tuple[Path, Path]:
+    """Slurm can never place the job, and says so when `answer` is there; it makes `asked` once it is asked."""
     asked, answer = programs / "asked", programs / "answer"
     put(
         programs,
@@ -161,6 +161,12 @@ def test_a_session_that_is_over_before_slurm_answers(runs: Runs, programs: Path)
         f'until test -e {answer}; do sleep 0.05; done; echo "7|$state||AT|PartitionTimeLimit|backprop-r"',
     )
     put(programs, "scancel", f": > {programs}/cancelled")
+    return asked, answer
+
+
+def test_a_session_that_is_over_before_slurm_answers(runs: Runs, programs: Path):
+    """It is shown, though nobody had looked since it began when Slurm said that none can follow."""
+    asked, answer = slow_refusal(programs)
     front = submitted(runs, "run", "--sessions", "2", "--run-id", "r", "train.py")
     wait_for(asked.exists)
     tell(runs, began(1), ended(1, Status.TIMEBOXED))
@@ -169,6 +175,18 @@ def test_a_session_that_is_over_before_slurm_answers(runs: Runs, programs: Path)
     start, *_, reason = said(front, 0)
     assert is_start(start)
     assert reason == "backprop: run r is not continued: Slurm can never schedule it: PartitionTimeLimit"
+
+
+def test_a_detached_run_whose_first_session_is_over_before_slurm_answers(runs: Runs, programs: Path):
+    """That none can follow does not make it one that was not started."""
+    asked, answer = slow_refusal(programs)
+    front = submitted(runs, "run", "-d", "--sessions", "2", "--run-id", "r", "train.py")
+    wait_for(asked.exists)
+    tell(runs, began(1), ended(1, Status.TIMEBOXED))
+    tell_of_another_session(runs)
+    answer.touch()
+    (words,) = said(front, 0)
+    assert words == "backprop: run r is Slurm job 7 · follow with: backprop logs r -f"
 
 
 def test_words_before_the_trainer(runs: Runs):

@@ -88,15 +88,15 @@ class Follower:
         """
         deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline and not signals.want_end:
-            run, _ = self._read()
-            if run.waiter is None:
+            run, entries = self._read()
+            if run.waiter is None or self._has_begun(run, entries):
                 return None
             engines.cluster().invalidate()
             seen = engines.cluster().observe(run)
             if seen.is_unsatisfiable:
                 self._refresh()  # takes it out of the queue, unless it has begun meanwhile
                 run, entries = self._read()
-                return self._end(run, entries) if run.status.is_final else None
+                return self._end(run, entries) if run.status.is_final and not self._has_begun(run, entries) else None
             if seen.message not in {None, slurm_client.HELD}:
                 return None
             signals.rest(_LOOK_EVERY_S)
@@ -114,7 +114,7 @@ class Follower:
         """Show what has happened since the last call, in order, from the job's submission on."""
         if self._heard is None:
             self._heard = self._submitted_at(entries)
-            self._shown = fold(self._spec, entries[: self._heard]).newest_number
+            self._shown = self._newest_before(entries)
         if self._watched is not None:
             self._watched.look(run)
         news, self._heard = entries[self._heard :], len(entries)
@@ -140,6 +140,14 @@ class Follower:
             if isinstance(one, Submitted) and one.job == self._job and not one.is_again
         )
         return max(submitted, default=0)
+
+    def _newest_before(self, entries: Sequence[Entry]) -> int:
+        """The newest session that is older than its job's submission."""
+        return fold(self._spec, entries[: self._submitted_at(entries)]).newest_number
+
+    def _has_begun(self, run: Run, entries: Sequence[Entry]) -> bool:
+        """Whether a session has begun since its job was submitted."""
+        return run.newest_number > self._newest_before(entries)
 
     def _begin(self, run: Run, number: int) -> None:
         if number <= self._shown:
