@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from backprop.trainer import checkpoint_io, checkpoints
-from tests.conftest import HANG_S, Runs, wait_for
+from tests.conftest import HANG_S, OWN_CLOCK, Runs, wait_for
 
 # Trains weights with all of NumPy's and Python's randomness, in an order that is drawn anew in each epoch. Waits at the
 # steps that it is given for the stop; writes its weights down when it has come to its end.
@@ -62,10 +62,19 @@ def saved_steps(runs: Runs, run_id: str = "r") -> list[int]:
     return [checkpoint["step"] for checkpoint in runs.document(run_id)["checkpoints"]]
 
 
-def run(runs: Runs, text: str, *words: object, code: int = 0) -> str:
+# for the beginning of a script: the time of a session with OWN_CLOCK, in seconds
+SET_CLOCK = """
+        def set_clock(seconds):
+            with open("clock.draft", "w") as file:
+                file.write(str(seconds))
+            os.replace("clock.draft", "clock")
+"""
+
+
+def run(runs: Runs, text: str, *words: object, code: int = 0, patch: str = "") -> str:
     """What a script prints in a run of its own; its id is r."""
     runs.script(text)
-    done = runs.call("run", "--run-id", "r", *words, "train.py")
+    done = runs.call_patched(patch, "run", "--run-id", "r", *words, "train.py")
     assert done.returncode == code, done.stderr
     return done.stdout
 
@@ -195,15 +204,16 @@ def test_a_checkpoint_is_saved_when_it_is_wanted(runs: Runs):
     """--checkpoint-every-minutes: at the end of the step, and once for each wish."""
     out = run(
         runs,
-        """
+        SET_CLOCK + """
         import backprop
         for epoch, batch in backprop.loop(range(6), state={"a": 1}):
             if batch in {1, 3}:
+                set_clock(100 * batch)
                 while not backprop.checkpoint_due():
                     time.sleep(0.01)
             print(batch, backprop.checkpoint_due())
         """,
-        "-c", 0.01,
+        "-c", 1, patch=OWN_CLOCK,
     )  # fmt: skip
     assert {"1 True", "2 False", "3 True"} <= set(out.splitlines())
     assert {2, 4, 6} <= set(saved_steps(runs))
@@ -324,18 +334,19 @@ def test_a_save_that_fails_on_the_way_does_not_end_training(runs: Runs):
     """It is said, and the next one may succeed."""
     out = run(
         runs,
-        """
+        SET_CLOCK + """
         import backprop
         open("backprop-checkpoints", "w").close()  # where the folder should be
         for _, batch in backprop.loop(range(4), state={}):
             if batch == 1:
+                set_clock(100)
                 while not backprop.checkpoint_due():
                     time.sleep(0.01)
             if batch == 2:
                 print(backprop.checkpoint_due())
                 os.unlink("backprop-checkpoints")
         """,
-        "-c", 0.02,
+        "-c", 1, patch=OWN_CLOCK,
     )  # fmt: skip
     assert out.split()[-1] == "False"
     assert "the checkpoint of step 2 was not saved" in (runs.rundir("r") / "session-1.err").read_text()
