@@ -86,6 +86,24 @@ def test_groups_open_and_their_mean_is_drawn(page: Page, served: Ui, runs: Runs)
     assert page.js("document.querySelector('#filter').value") == 'param.lr="0.1"'
 
 
+def test_a_group_that_changes_keeps_the_focus(page: Page, served: Ui, runs: Runs):
+    """Its check box is the same element when it was ticked, and when a run joins."""
+    made(runs, ("a", 0.1, 1), ("b", 0.2, 2))
+    page.open(f"{served.address}#/?runs=")
+    page.until(lambda: len(page.names()) == 2)
+    page.one("#by").send_keys("group")
+    page.until(lambda: page.texts("#groups tbody .link-like") == ["b", "a"])
+    box = page.one("#groups tbody tr:nth-child(2) input")
+    box.send_keys(Keys.SPACE)
+    page.until(lambda: page.texts(".legend li .faint") == ["mean ± sd of 1 run"])
+    made(runs, ("c", 0.3, 1), ("a", 0.1, 3))
+    page.until(lambda: sorted(page.texts("#groups tbody td:nth-child(3)")) == ["1", "1", "2"])
+    assert page.texts("#groups tbody .link-like") == ["a", "c", "b"]
+    assert page.driver.switch_to.active_element == box
+    box.send_keys(Keys.SPACE)
+    page.until(lambda: not page.texts(".legend li"))
+
+
 def test_a_metric_column_follows_a_run(page: Page, served: Ui, training: Training):
     """A column with a metric of a run that trains changes, without a click."""
     training.going_on("live")

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { titleOf } from "./columns.js";
-import { el } from "./dom.js";
+import { el, setAttribute, setText } from "./dom.js";
 import * as format from "./format.js";
 import { swatch } from "./palette.js";
 
@@ -12,6 +12,20 @@ const ORDERS = {
   created: (a, b) => Date.parse(b.created_at) - Date.parse(a.created_at),
 };
 
+const NUMBERS = ["runs", "best", "mean", "created"];
+const metricOf = (answer) => format.name(answer.metric ?? "metric", 40);
+
+// what a column is sorted by, and its title
+const HEADS = [
+  ["value", ({ by }) => (by === "group" ? "Group" : titleOf(by))],
+  ["runs", () => "Runs"],
+  [null, () => "How they ended"],
+  ["best", (answer) => `Best ${metricOf(answer)}`],
+  [null, () => "Best run"],
+  ["mean", (answer) => `Mean ± sd of ${metricOf(answer)}`],
+  ["created", () => "Newest"],
+];
+
 export class GroupsTable {
   #query = null;
   #answer = null;
@@ -20,11 +34,22 @@ export class GroupsTable {
   #chosen = [];
   #slotOf = () => 0;
   #controller = null;
+  #rows = new Map(); // filter of a group -> element
 
   /** on: open(filter), choose(filter, isChosen), counted(text), problem(error or null). */
   constructor(root, on) {
     this.root = root;
     this.on = on;
+    this.heads = HEADS.map(([order]) =>
+      el(
+        "th",
+        { scope: "col", class: NUMBERS.includes(order) ? "number" : null },
+        order ? el("button", { type: "button", on: { click: () => this.#sort(order) } }) : el("span"),
+      ),
+    );
+    const pick = el("th", {}, el("span", { class: "unseen", text: "Show curves" }));
+    this.body = el("tbody");
+    this.table = el("table", {}, el("thead", {}, el("tr", {}, pick, ...this.heads)), this.body);
   }
 
   /** query: {search, filter, by, metric}; by null: nothing is shown. */
@@ -73,99 +98,106 @@ export class GroupsTable {
     this.#draw();
   }
 
+  /** Elements stay while what they show changes: a click or the focus on one is not lost. */
   #draw() {
     if (this.#answer === null) {
       this.root.replaceChildren();
       return;
     }
-    const { by, metric, total, groups } = this.#answer;
-    const shown = format.name(metric ?? "metric", 40);
-    const heads = [
-      ["value", by === "group" ? "Group" : titleOf(by)],
-      ["runs", "Runs"],
-      [null, "How they ended"],
-      ["best", `Best ${shown}`],
-      [null, "Best run"],
-      ["mean", `Mean ± sd of ${shown}`],
-      ["created", "Newest"],
-    ];
-    const head = ([order, title]) => {
-      const way = order === this.#order ? (this.#isReversed ? "descending" : "ascending") : null;
-      const content = order
-        ? el("button", { type: "button", text: title, on: { click: () => this.#sort(order) } })
-        : el("span", { text: title });
-      const isNumber = ["runs", "best", "mean", "created"].includes(order);
-      return el("th", { scope: "col", "aria-sort": way, class: isNumber ? "number" : null }, content);
-    };
+    const { by, total, groups } = this.#answer;
     this.on.counted(
       total > groups.length
         ? `the newest ${groups.length} of ${format.plural(total, "group")}`
         : format.plural(total, "group"),
     );
-    this.root.replaceChildren(
-      total === 0
-        ? el("p", { class: "empty", text: by === "group" ? "No run is in a group." : "No run has this parameter." })
-        : el(
-            "table",
-            {},
-            el(
-              "thead",
-              {},
-              el("tr", {}, el("th", {}, el("span", { class: "unseen", text: "Show curves" })), ...heads.map(head)),
-            ),
-            el("tbody", {}, ...this.#sorted().map((group) => this.#row(group))),
-          ),
-    );
+    if (total === 0) {
+      const text = by === "group" ? "No run is in a group." : "No run has this parameter.";
+      this.root.replaceChildren(el("p", { class: "empty", text }));
+      return;
+    }
+    HEADS.forEach(([order, title], place) => {
+      setText(this.heads[place].firstChild, title(this.#answer));
+      const way = this.#isReversed ? "descending" : "ascending";
+      setAttribute(this.heads[place], "aria-sort", order === this.#order ? way : null);
+    });
+    this.#arrange(this.#sorted());
+    if (this.table.parentNode !== this.root) this.root.replaceChildren(this.table);
   }
 
-  #row(group) {
-    const isChosen = this.#chosen.includes(group.filter);
+  #arrange(groups) {
+    const before = this.#rows;
+    const focused = document.activeElement;
+    this.#rows = new Map(groups.map((group) => [group.filter, before.get(group.filter) ?? this.#makeRow(group)]));
+    for (const [filter, row] of before) if (!this.#rows.has(filter)) row.remove();
+    groups.forEach((group, place) => {
+      const row = this.#rows.get(group.filter);
+      this.#fillRow(row, group);
+      if (this.body.children[place] !== row) this.body.insertBefore(row, this.body.children[place] ?? null);
+    });
+    if (this.body.contains(focused)) focused.focus({ preventScroll: true }); // a row that moves loses it
+  }
+
+  /** What does not change while the group has runs; `parts` has the rest. */
+  #makeRow(group) {
     const name = format.name(group.value, 120);
     const box = el("input", {
       type: "checkbox",
-      checked: isChosen,
       "aria-label": `Show mean and spread of ${name}`,
       on: { change: () => this.on.choose(group.filter, box.checked) },
     });
-    const mark = el("span", { class: "mark" });
-    if (isChosen) mark.append(swatch(this.#slotOf(group.filter)));
-    const statuses = Object.entries(group.statuses).sort((a, b) => b[1] - a[1]);
-    const spread = group.deviation === null ? "" : ` ± ${format.number(group.deviation)}`;
-    return el(
+    const open = el("button", {
+      type: "button",
+      class: "link-like cut",
+      text: name,
+      title: format.visible(group.value, 1000),
+      on: { click: () => this.on.open(group.filter) },
+    });
+    const number = () => el("td", { class: "number" });
+    const parts = {
+      box,
+      mark: el("span", { class: "mark" }),
+      runs: number(),
+      ended: el("td"),
+      best: number(),
+      bestRun: el("bdi", { class: "cut" }),
+      mean: number(),
+      age: number(),
+    };
+    const row = el(
       "tr",
-      { class: isChosen ? "chosen" : null },
-      el("td", {}, el("label", { class: "tick" }, box, mark)),
-      el(
-        "td",
-        {},
-        el("button", {
-          type: "button",
-          class: "link-like cut",
-          text: name,
-          title: format.visible(group.value, 1000),
-          on: { click: () => this.on.open(group.filter) },
-        }),
-      ),
-      el("td", { class: "number", text: format.whole(group.runs) }),
-      el(
-        "td",
-        {},
-        ...statuses.map(([status, count]) =>
-          el("span", { class: `status is-${status}`, text: `${format.whole(count)} ${status} ` }),
-        ),
-      ),
-      el("td", { class: "number", text: format.number(group.best?.value) }),
-      el("td", {}, el("bdi", { class: "cut", text: format.visible(group.best?.name ?? group.best?.id ?? "–", 60) })),
-      el("td", {
-        class: "number",
-        text: group.mean === null ? "–" : `${format.number(group.mean)}${spread} (${group.counted})`,
-      }),
-      el("td", {
-        class: "number",
-        text: format.age(group.created_at, Date.now()),
-        title: format.instant(group.created_at),
-      }),
+      {},
+      el("td", {}, el("label", { class: "tick" }, box, parts.mark)),
+      el("td", {}, open),
+      parts.runs,
+      parts.ended,
+      parts.best,
+      el("td", {}, parts.bestRun),
+      parts.mean,
+      parts.age,
     );
+    row.parts = parts;
+    return row;
+  }
+
+  #fillRow(row, group) {
+    const { parts } = row;
+    const isChosen = this.#chosen.includes(group.filter);
+    row.classList.toggle("chosen", isChosen);
+    parts.box.checked = isChosen;
+    parts.mark.replaceChildren(...(isChosen ? [swatch(this.#slotOf(group.filter))] : []));
+    setText(parts.runs, format.whole(group.runs));
+    const statuses = Object.entries(group.statuses).sort((a, b) => b[1] - a[1]);
+    const ended = statuses.map(([status, count]) => [status, `${format.whole(count)} ${status} `]);
+    if (parts.ended.textContent !== ended.map(([, text]) => text).join(""))
+      parts.ended.replaceChildren(
+        ...ended.map(([status, text]) => el("span", { class: `status is-${status}`, text })),
+      );
+    setText(parts.best, format.number(group.best?.value));
+    setText(parts.bestRun, format.visible(group.best?.name ?? group.best?.id ?? "–", 60));
+    const spread = group.deviation === null ? "" : ` ± ${format.number(group.deviation)}`;
+    setText(parts.mean, group.mean === null ? "–" : `${format.number(group.mean)}${spread} (${group.counted})`);
+    setText(parts.age, format.age(group.created_at, Date.now()));
+    setAttribute(parts.age, "title", format.instant(group.created_at));
   }
 
   /** How a group is called in a legend. */
