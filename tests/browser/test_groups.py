@@ -86,8 +86,8 @@ def test_groups_open_and_their_mean_is_drawn(page: Page, served: Ui, runs: Runs)
     assert page.js("document.querySelector('#filter').value") == 'param.lr="0.1"'
 
 
-def test_a_group_that_changes_keeps_the_focus(page: Page, served: Ui, runs: Runs):
-    """Its check box is the same element when it was ticked, and when a run joins."""
+def test_a_group_that_changes_keeps_the_focus_and_a_press(page: Page, served: Ui, runs: Runs):
+    """Its check box stays the same element when it is ticked, and when a run joins; also while the mouse is down."""
     made(runs, ("a", 0.1, 1), ("b", 0.2, 2))
     page.open(f"{served.address}#/?runs=")
     page.until(lambda: len(page.names()) == 2)
@@ -97,10 +97,13 @@ def test_a_group_that_changes_keeps_the_focus(page: Page, served: Ui, runs: Runs
     box.send_keys(Keys.SPACE)
     page.until(lambda: page.texts(".legend li .faint") == ["mean ± sd of 1 run"])
     made(runs, ("c", 0.3, 1), ("a", 0.1, 3))
-    page.until(lambda: sorted(page.texts("#groups tbody td:nth-child(3)")) == ["1", "1", "2"])
+    page.until(lambda: page.texts("#groups tbody td:nth-child(3)") == ["2", "1", "1"])
     assert page.texts("#groups tbody .link-like") == ["a", "c", "b"]
     assert page.driver.switch_to.active_element == box
-    box.send_keys(Keys.SPACE)
+    ActionChains(page.driver).click_and_hold(page.one("#groups tbody tr .swatch")).perform()
+    made(runs, ("a", 0.1, 4))
+    page.until(lambda: page.texts("#groups tbody td:nth-child(3)") == ["3", "1", "1"])
+    ActionChains(page.driver).release().perform()
     page.until(lambda: not page.texts(".legend li"))
 
 

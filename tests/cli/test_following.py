@@ -152,7 +152,7 @@ def test_a_session_that_slurm_can_never_place(runs: Runs, programs: Path):
 
 
 def slow_refusal(programs: Path) -> tuple[Path, Path]:
-    """Slurm can never place the job, and says so when `answer` is there; it makes `asked` once it is asked."""
+    """Slurm can never place the job: `squeue` creates `asked` when it is called, and answers once `answer` exists."""
     asked, answer = programs / "asked", programs / "answer"
     put(
         programs,
@@ -178,7 +178,7 @@ def test_a_session_that_is_over_before_slurm_answers(runs: Runs, programs: Path)
 
 
 def test_a_detached_run_whose_first_session_is_over_before_slurm_answers(runs: Runs, programs: Path):
-    """That none can follow does not make it one that was not started."""
+    """A run that has trained was started, also if Slurm can place no further session."""
     asked, answer = slow_refusal(programs)
     front = submitted(runs, "run", "-d", "--sessions", "2", "--run-id", "r", "train.py")
     wait_for(asked.exists)

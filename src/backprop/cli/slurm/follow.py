@@ -88,15 +88,16 @@ class Follower:
         """
         deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline and not signals.want_end:
-            run, entries = self._read()
-            if run.waiter is None or self._has_begun(run, entries):
+            run, _ = self._read()
+            if run.waiter is None:
                 return None
             engines.cluster().invalidate()
             seen = engines.cluster().observe(run)
             if seen.is_unsatisfiable:
                 self._refresh()  # takes it out of the queue, unless it has begun meanwhile
                 run, entries = self._read()
-                return self._end(run, entries) if run.status.is_final and not self._has_begun(run, entries) else None
+                has_begun = run.newest_number > self._newest_before(entries)
+                return self._end(run, entries) if run.status.is_final and not has_begun else None
             if seen.message not in {None, slurm_client.HELD}:
                 return None
             signals.rest(_LOOK_EVERY_S)
@@ -142,12 +143,8 @@ class Follower:
         return max(submitted, default=0)
 
     def _newest_before(self, entries: Sequence[Entry]) -> int:
-        """The newest session that is older than its job's submission."""
+        """The number of the newest session that began before the job was submitted; 0: none."""
         return fold(self._spec, entries[: self._submitted_at(entries)]).newest_number
-
-    def _has_begun(self, run: Run, entries: Sequence[Entry]) -> bool:
-        """Whether a session has begun since its job was submitted."""
-        return run.newest_number > self._newest_before(entries)
 
     def _begin(self, run: Run, number: int) -> None:
         if number <= self._shown:

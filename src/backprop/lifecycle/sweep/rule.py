@@ -16,8 +16,8 @@ from backprop.lifecycle.significance import Verdict, judge, with_lost_runs
 from backprop.records import Goal, Record, StoredRecord, in_minutes
 
 LEAST_SHARE = 0.5  # of the first rung: a shorter session would tell nothing
-_SPARE = 2.0  # a session that ends at a step gets a timebox of so many times what it is expected to take,
-_SLOW_START_S = 10.0  # and this: on a busy machine a start takes seconds longer, however short the steps are
+_SPARE = 2.0  # the timebox of a promoted trial that is to end at a step: so many times what it is expected to take
+_SLOW_START_S = 10.0  # plus this, or a first rung if that is shorter: a start may take seconds longer than the last one
 
 
 class Rules(Record, frozen=True):
@@ -49,7 +49,10 @@ class Rules(Record, frozen=True):
         """What a session of this rung may take."""
         if self.rung_steps is None:
             return self.duration_s(rung)
-        return self.rung_s if rung == 0 else _SPARE * self.duration_s(rung, pace_s) + _SLOW_START_S
+        if rung == 0:
+            return self.rung_s
+        spare_s = _SPARE * self.duration_s(rung, pace_s) + min(_SLOW_START_S, self.rung_s)
+        return min(spare_s, self.rung_s * self.size(rung))
 
     def order(self, value: float | None) -> float:
         """Smaller is better; None is worst."""

@@ -413,7 +413,8 @@ def conclude(spec: SweepSpec, standing: Standing, trial: TrialState, facts: Fact
 def _left_to_its_step_s(spec: SweepSpec, trial: TrialState, facts: Facts, session: Session) -> float:
     """What a rung that its timebox ended before its step may still take; 0: it is over.
 
-    A timebox is twice what is expected of the trial, so that none that has become slow takes the budget of the others.
+    A timebox is about twice what is expected of the trial, so that one that has become slow does not take the budget of
+    the others.
     On a machine that others use, too, that is no reason to compare it with those that came to the step.
     """
     asking = trial.last

@@ -150,9 +150,18 @@ def test_rungs_in_steps():
     assert decide(BY_STEPS, [], PLENTY, has_proposals=True) == StartTrial(timebox_s=60, until_step=100)
     slow = [Trial(number=0, values=(0.9,), pace_s=30.0), *(Trial(number=n, values=(0.1,), pace_s=5.0) for n in (1, 2))]
     action = decide(BY_STEPS, slow, PLENTY, has_proposals=True)
-    assert action == Promote(trial=0, rung=1, timebox_s=130, reason="among the best 1/3 of its rung", until_step=300)
+    assert action == Promote(trial=0, rung=1, timebox_s=120, reason="among the best 1/3 of its rung", until_step=300)
     anew = msgspec.structs.replace(BY_STEPS, is_anew=True)
-    assert decide(anew, slow, PLENTY, has_proposals=True).timebox_s == 190  # type: ignore[union-attr]
+    assert decide(anew, slow, PLENTY, has_proposals=True).timebox_s == 180  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("rung_s", "pace_s", "timebox_s"), [(60, 5.0, 30), (60, 1.0, 14), (2, 0.1, 2.4), (2, 1.5, 4), (60, 55.0, 120)]
+)
+def test_a_rung_in_steps_has_time_for_a_slow_start(rung_s: float, pace_s: float, timebox_s: float):
+    """Twice what its trial needs and ten seconds, or a first rung; never more than the limit for so many steps."""
+    rules = msgspec.structs.replace(BY_STEPS, rung_s=rung_s)
+    assert rules.timebox_s(1, pace_s) == pytest.approx(timebox_s)
 
 
 def test_what_rungs_in_steps_take_decides_how_many_there_are():

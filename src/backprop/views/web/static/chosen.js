@@ -97,7 +97,7 @@ export class Chosen {
   }
 
   #draw() {
-    const { panel, groups } = this.views;
+    const { panel } = this.views;
     const ids = this.ids.filter((id) => this.#known.has(id));
     const known = ids.map((id) => this.#known.get(id));
     const details = differences(known.map((run) => run.params));
@@ -112,7 +112,6 @@ export class Chosen {
     const bands = this.#bands();
     panel.setBands(bands);
     this.#drawSelection();
-    groups.setChosen(this.route.state.bands, panel.slotOf);
     const all = [...known, ...bands.map((band) => this.#bandMetrics.get(bandKey(band))).filter(Boolean)];
     const main = all.find((one) => one.main !== null)?.main ?? null;
     panel.setMetrics([...new Set(all.flatMap((one) => one.metrics))].sort(), main);
@@ -120,9 +119,12 @@ export class Chosen {
   }
 
   #drawSelection() {
-    const { table, panel, selection } = this.views;
+    const { table, groups, panel, selection } = this.views;
     selection.set(this.ids.map((id) => ({ id, name: this.nameOf(id) })));
     table.setChosen(this.ids, (id) => (this.#known.has(id) ? panel.slotOf(id) : null));
+    const drawn = this.#bands().filter((band) => this.#bandMetrics.has(bandKey(band)));
+    const isDrawn = (filter) => drawn.some((band) => band.filter === filter);
+    groups.setChosen(this.route.state.bands, (filter) => (isDrawn(filter) ? panel.slotOf(filter) : null));
     panel.setLeftOut(Math.max(0, this.ids.length - MAX_DRAWN));
   }
 

@@ -76,6 +76,7 @@ export class GroupsTable {
     this.#draw();
   }
 
+  /** slotOf: the colour of one of them, or null where it is not drawn yet. */
   setChosen(filters, slotOf) {
     this.#chosen = filters;
     this.#slotOf = slotOf;
@@ -95,10 +96,10 @@ export class GroupsTable {
   #sort(order) {
     this.#isReversed = this.#order === order && !this.#isReversed;
     this.#order = order;
-    this.#draw();
+    if (this.#answer) this.#draw();
   }
 
-  /** Elements stay while what they show changes: a click or the focus on one is not lost. */
+  /** Rows are used again, so that none is replaced while it is pressed or has the focus. */
   #draw() {
     if (this.#answer === null) {
       this.root.replaceChildren();
@@ -124,20 +125,26 @@ export class GroupsTable {
     if (this.table.parentNode !== this.root) this.root.replaceChildren(this.table);
   }
 
+  /** Put the rows in order. The row that has the focus is not moved, as it would lose it, and a press with it. */
   #arrange(groups) {
     const before = this.#rows;
-    const focused = document.activeElement;
     this.#rows = new Map(groups.map((group) => [group.filter, before.get(group.filter) ?? this.#makeRow(group)]));
     for (const [filter, row] of before) if (!this.#rows.has(filter)) row.remove();
-    groups.forEach((group, place) => {
+    let next = this.body.firstChild;
+    for (const group of groups) {
       const row = this.#rows.get(group.filter);
       this.#fillRow(row, group);
-      if (this.body.children[place] !== row) this.body.insertBefore(row, this.body.children[place] ?? null);
-    });
-    if (this.body.contains(focused)) focused.focus({ preventScroll: true }); // a row that moves loses it
+      if (row !== next && row.contains(document.activeElement)) {
+        const inTheWay = [...this.body.children];
+        this.body.append(...inTheWay.slice(inTheWay.indexOf(next), inTheWay.indexOf(row)));
+        next = row;
+      }
+      if (row === next) next = next.nextSibling;
+      else this.body.insertBefore(row, next);
+    }
   }
 
-  /** What does not change while the group has runs; `parts` has the rest. */
+  /** The row of a group, with what never changes; `row.parts` are the elements that `#fillRow` fills. */
   #makeRow(group) {
     const name = format.name(group.value, 120);
     const box = el("input", {
@@ -184,7 +191,8 @@ export class GroupsTable {
     const isChosen = this.#chosen.includes(group.filter);
     row.classList.toggle("chosen", isChosen);
     parts.box.checked = isChosen;
-    parts.mark.replaceChildren(...(isChosen ? [swatch(this.#slotOf(group.filter))] : []));
+    const slot = isChosen ? this.#slotOf(group.filter) : null;
+    parts.mark.replaceChildren(...(slot === null ? [] : [swatch(slot)]));
     setText(parts.runs, format.whole(group.runs));
     const statuses = Object.entries(group.statuses).sort((a, b) => b[1] - a[1]);
     const ended = statuses.map(([status, count]) => [status, `${format.whole(count)} ${status} `]);
