@@ -177,6 +177,18 @@ class Runs:
         draft.write_text(str(seconds))
         draft.rename(self.work / "clock")
 
+    def stands_still(self) -> bool:
+        """Whether no process of `tree` moves.
+
+        One that starts a child with vfork is not stopped before that has executed its program, and does not move either.
+        """
+        moving = [process for process in self.tree() if process.status() != psutil.STATUS_STOPPED]
+        return all(
+            process.status() == psutil.STATUS_DISK_SLEEP
+            and psutil.STATUS_STOPPED in {child.status() for child in process.children()}
+            for process in moving
+        )
+
     def own(self, run_id: str) -> None:
         """Let this fixture end a run that goes on in the background."""
         self._owned.append(run_id)

@@ -8,7 +8,6 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-import psutil
 import pytest
 
 from backprop.errors import BusyError
@@ -57,10 +56,6 @@ def entries(runs: Runs, event: str) -> list[dict]:
     return [entry for entry in runs.journal("r") if entry["event"] == event]
 
 
-def states(runs: Runs) -> set[str]:
-    return {process.status() for process in runs.tree()}
-
-
 def grows(runs: Runs) -> None:
     before = len(runs.output("r"))
     wait_for(lambda: len(runs.output("r")) > before)
@@ -74,7 +69,7 @@ def test_a_pause_holds_the_whole_tree_and_resume_lets_it_go_on(runs: Runs):
     document = runs.document("r")
     assert document["status"] == "paused"
     assert document["reason"].startswith("`backprop pause` by ")
-    wait_for(lambda: states(runs) == {psutil.STATUS_STOPPED})  # one that is just writing to a disk, a moment later
+    wait_for(runs.stands_still)  # one that is just writing to a disk, a moment later
     before = counts(runs)
     assert "run r resumed" in ok(runs, "resume", "r")
     wait_for(lambda: all(int(counts(runs)[name] or 0) > int(value or 0) for name, value in before.items()))
@@ -224,7 +219,7 @@ def test_a_user_cannot_end_the_governors_pause(machine: Machine):
     ok(runs, "pause", "r")
     assert runs.document("r")["reason"].startswith("GPU 0 is at 91 °C (limit 85); `backprop pause` by ")
     assert "no longer by you: GPU 0 is at 91 °C" in ok(runs, "resume", "r")
-    wait_for(lambda: states(runs) == {psutil.STATUS_STOPPED})  # one that is just writing to a disk, a moment later
+    wait_for(runs.stands_still)  # one that is just writing to a disk, a moment later
     machine.card(0, temp_c=40)
     grows(runs)
     assert runs.document("r")["status"] == "running"
@@ -240,7 +235,7 @@ def test_a_card_that_has_cooled_does_not_end_a_users_pause(machine: Machine):
     machine.card(0, temp_c=40)
     wait_for(lambda: [entry["action"] for entry in entries(runs, "governed")] == ["pause", "continue"])
     wait_for(lambda: json.dumps(entries(runs, "paused")[-1]["by"]) == '["user"]')
-    wait_for(lambda: states(runs) == {psutil.STATUS_STOPPED})  # one that is just writing to a disk, a moment later
+    wait_for(runs.stands_still)  # one that is just writing to a disk, a moment later
     assert runs.document("r")["reason"].startswith("`backprop pause` by ")
     ok(runs, "resume", "r")
     grows(runs)

@@ -36,10 +36,13 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
 
 
 class Library:
-    """The C functions that pynvml looks up, by name."""
+    """The C functions that pynvml looks up, by name.
 
-    def __init__(self) -> None:
-        self._is_open = False
+    As with the driver's own, each that opens it in a process closes it once, and it is open until the last has: also
+    where a thread of an earlier test does so late.
+    """
+
+    _opened = 0  # of all in this process
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -52,7 +55,7 @@ class Library:
             time.sleep(state.get("delay_s", 0))
             if state.get("error"):
                 return state["error"]
-            if not self._is_open and not name.startswith("nvmlInit"):
+            if not Library._opened and not name.startswith("nvmlInit"):
                 return UNINITIALIZED
             return function(state, *arguments)
 
@@ -85,11 +88,11 @@ class Library:
         return SUCCESS
 
     def _nvmlInitWithFlags(self, state: dict, flags: Any) -> int:
-        self._is_open = True
+        Library._opened += 1
         return SUCCESS
 
     def _nvmlShutdown(self, state: dict) -> int:
-        self._is_open = False
+        Library._opened -= 1
         return SUCCESS
 
     def _nvmlErrorString(self, code: int) -> bytes:

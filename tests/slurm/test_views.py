@@ -104,9 +104,7 @@ def test_a_pause_holds_a_run_in_its_job(runs: SlurmRuns):
     front.shows("backprop: paused: `backprop pause` by ", " left")
     wait_for_redraws(front, 2)  # of what was seen after that
     shown = wait_for(lambda: text if (text := front.text).rstrip().endswith(" left") else None)  # not half of a line
-    wait_for(
-        lambda: {process.status() for process in runs.tree()} == {psutil.STATUS_STOPPED}
-    )  # each once it gets a core
+    wait_for(runs.stands_still)  # each process once it gets a core
     written, later = runs.output("r"), runs.document("r")
     assert (later["elapsed_s"], runs.output("r")) == (document["elapsed_s"], written)
     assert "run r is already paused" in ok(runs, "pause", "r")

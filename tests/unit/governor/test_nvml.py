@@ -63,6 +63,14 @@ def test_why_clocks_are_held_back(driver: Cards, bits: int | None, reasons: tupl
     assert Nvml().read()[0].throttled == reasons
 
 
+def test_one_reader_that_closes_leaves_the_library_to_the_others(driver: Cards):
+    """It is open for a process until the last has closed it: a thread that ends late takes it from nobody."""
+    late, other = Nvml(), Nvml()
+    assert late.read() == other.read()
+    late.close()
+    assert len(other.read()) == 1
+
+
 def test_what_a_card_does_not_say_is_unknown(driver: Cards):
     """An error for one value is that value missing, and nothing else."""
     driver({"uuid": "GPU-0", "name": "old"}, CARD | {"uuid": "GPU-1"})
