@@ -414,8 +414,7 @@ def _left_to_its_step_s(spec: SweepSpec, trial: TrialState, facts: Facts, sessio
     """What a rung that its timebox ended before its step may still take; 0: it is over.
 
     A timebox is about twice what is expected of the trial, so that one that has become slow does not take the budget of
-    the others.
-    On a machine that others use, too, that is no reason to compare it with those that came to the step.
+    the others. On a machine that others use, too, that is no reason to compare it with those that came to the step.
     """
     asking = trial.last
     is_short = asking.until_step is not None and session.stopped_by is StopReason.TIMEBOX

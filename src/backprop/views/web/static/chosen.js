@@ -122,9 +122,9 @@ export class Chosen {
     const { table, groups, panel, selection } = this.views;
     selection.set(this.ids.map((id) => ({ id, name: this.nameOf(id) })));
     table.setChosen(this.ids, (id) => (this.#known.has(id) ? panel.slotOf(id) : null));
-    const drawn = this.#bands().filter((band) => this.#bandMetrics.has(bandKey(band)));
-    const isDrawn = (filter) => drawn.some((band) => band.filter === filter);
-    groups.setChosen(this.route.state.bands, (filter) => (isDrawn(filter) ? panel.slotOf(filter) : null));
+    const known = this.#bands().filter((band) => this.#bandMetrics.has(bandKey(band)));
+    const drawn = new Set(known.map((band) => band.filter));
+    groups.setChosen(this.route.state.bands, (filter) => (drawn.has(filter) ? panel.slotOf(filter) : null));
     panel.setLeftOut(Math.max(0, this.ids.length - MAX_DRAWN));
   }
 
